@@ -1,0 +1,1 @@
+"""One file a board: clocks, pins, memory, link, generator parameters."""

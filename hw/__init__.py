@@ -1,0 +1,1 @@
+"""Synthesizable Amaranth: encoders, column engine, cells, sequencer."""

@@ -1,0 +1,1 @@
+"""Host side: network, importer, quantisation, golden model, compiler, command line."""
