@@ -1,0 +1,205 @@
+"""Turns a vector into events: the delta encoder, the threshold encoder, and the bias loader."""
+
+from types import SimpleNamespace
+
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed, unsigned
+from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from amacrine.sw.layout import ColumnMode, Parameters
+
+from .numerics import ACTIVATION, DELTA, INDEX, Event, OpKind
+
+BIAS_VALUES = (1, 1 << 8, -(1 << 16))
+"""Values of a bias job's events: the bias in digits of base 256. The last one is repeated if need be."""
+
+
+def job_layout(params: Parameters):
+    """The part of a column descriptor that the encoder reads."""
+    return data.StructLayout({
+        "mode": ColumnMode,
+        "source_word": range(params.vector_depth // params.lanes),
+        "length": INDEX,
+        "reference_word": range(params.reference_depth // params.lanes),
+        "threshold": unsigned(16),
+    })
+
+
+class Encoder(wiring.Component):
+    """Sends an event for each element of a vector that has to be computed, then an END.
+
+    DELTA: d = x - x_ref; if d != 0 and abs(d) >= threshold, send it and set x_ref = x. THRESHOLD: the same
+    with x_ref = 0, which is never written, after a RESTART. BIAS: `length` events of BIAS_VALUES, the
+    first one a LOAD. Golden model: sw/golden.py.
+
+    Looks at `lanes` elements a cycle, and spends a further cycle on each event but the first of a word.
+    Latency 5 cycles from a job's start, or from an element's becoming available, to its event.
+    Memories survive reset: zero x_ref through `clear` before a sequence.
+
+    Parameters
+    ----------
+    params : Parameters
+        `lanes` costs about 100 LUTs each, `reference_depth` block RAM.
+
+    Members
+    -------
+    job : In(job_layout)
+        Must stay while the job runs.
+    start : In(1)
+        Begins a job. Ignored while `busy`.
+    busy : Out(1)
+        From the cycle after `start` until END was taken.
+    finishes : Out(1)
+        The last cycle of `busy`.
+    blocked : Out(1)
+        Waits for elements of its source, with all events sent.
+    reset : In(1)
+        Gives up the present job. Only while `blocked` or not `busy`.
+    available : In(12), all_available : In(1)
+        Elements of the source that may be read so far, or all of them.
+    vector_word, vector_enable, vector_data
+        Read port of the vector memory; data comes a cycle later and stays while not enabled.
+    clear, clear_word : In
+        Writes zero to a word of x_ref. Only while not busy.
+    event : Out(stream of Event)
+        Ascending index.
+    """
+
+    def __init__(self, params: Parameters):
+        self.params = params
+        lanes = params.lanes
+        super().__init__({
+            "job": In(job_layout(params)), "start": In(1), "busy": Out(1), "finishes": Out(1), "blocked": Out(1), "reset": In(1),
+            "available": In(12), "all_available": In(1),
+            "vector_word": Out(range(params.vector_depth // lanes)), "vector_enable": Out(1),
+            "vector_data": In(16 * lanes),
+            "clear": In(1), "clear_word": In(range(params.reference_depth // lanes)),
+            "event": Out(stream.Signature(Event)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        scan = self._scan(m)
+        kind, index = Signal(OpKind), Signal(INDEX)
+
+        def offer(kind, index=0, value=0):
+            return [self.event.valid.eq(1), self.event.p.kind.eq(kind), self.event.p.index.eq(index),
+                    self.event.p.value.eq(value)]
+
+        with m.FSM() as fsm:
+            with m.State("IDLE"):
+                with m.If(self.start):
+                    m.d.sync += [scan.word.eq(0), index.eq(0), kind.eq(OpKind.LOAD)]
+                    with m.If(self.job.mode == ColumnMode.BIAS):
+                        m.next = "BIAS"
+                    with m.Elif(self.job.mode == ColumnMode.THRESHOLD):
+                        m.next = "RESTART"
+                    with m.Else():
+                        m.next = "SCAN"
+            with m.State("BIAS"):
+                value = Mux(index == 0, BIAS_VALUES[0], Mux(index == 1, BIAS_VALUES[1], BIAS_VALUES[2]))
+                m.d.comb += offer(kind, index, value)
+                with m.If(self.event.ready):
+                    m.d.sync += [index.eq(index + 1), kind.eq(OpKind.COLUMN)]
+                    with m.If(index + 1 == self.job.length):
+                        m.next = "END"
+            with m.State("RESTART"):
+                m.d.comb += offer(OpKind.RESTART)
+                with m.If(self.event.ready):
+                    m.next = "SCAN"
+            with m.State("SCAN"):
+                m.d.comb += [scan.running.eq(1), scan.ready.eq(self.event.ready)]
+                with m.If(scan.valid):
+                    m.d.comb += offer(OpKind.COLUMN, scan.index, scan.value)
+                m.d.comb += self.blocked.eq(scan.stuck)
+                with m.If(scan.empty):
+                    m.next = "END"
+                with m.If(self.reset):
+                    m.next = "IDLE"
+            with m.State("END"):
+                m.d.comb += offer(OpKind.END)
+                with m.If(self.event.ready):
+                    m.d.comb += self.finishes.eq(1)
+                    m.next = "IDLE"
+        m.d.comb += self.busy.eq(~fsm.ongoing("IDLE"))
+        return m
+
+    def _scan(self, m):
+        """The pipeline that compares `lanes` elements a cycle: read, difference, compare, send."""
+        lanes, params = self.params.lanes, self.params
+        shift = lanes.bit_length() - 1
+        scan = SimpleNamespace(running=Signal(), valid=Signal(), ready=Signal(), empty=Signal(), stuck=Signal(),
+                               word=Signal(INDEX), index=Signal(INDEX), value=Signal(DELTA))
+        m.submodules.reference = reference = memory.Memory(
+            shape=data.ArrayLayout(ACTIVATION, lanes), depth=params.reference_depth // lanes, init=[])
+        read, write = reference.read_port(), reference.write_port(granularity=1)
+
+        # One bit of `valid` a stage; all stages move together, whenever the last one is free.
+        advance = Signal()
+        valid = Signal(4)
+        words = [Signal(INDEX, name=f"word_s{s}") for s in range(1, 5)]
+        last_word = Signal(INDEX)
+        issue = Signal()
+        m.d.comb += [
+            last_word.eq((self.job.length + lanes - 1) >> shift),
+            issue.eq(scan.running & (scan.word != last_word)
+                     & (self.all_available | ((self.available >> shift) > scan.word))),
+            self.vector_word.eq(self.job.source_word + scan.word), self.vector_enable.eq(advance),
+            read.addr.eq(self.job.reference_word + scan.word), read.en.eq(advance),
+        ]
+
+        use_reference = Signal()
+        m.d.comb += use_reference.eq(self.job.mode == ColumnMode.DELTA)
+        vector = data.View(data.ArrayLayout(ACTIVATION, lanes), self.vector_data)
+        below = Signal(signed(18))   # -threshold
+        m.d.comb += below.eq(-self.job.threshold)
+        pending = Signal(lanes)
+        fresh = Signal()
+        x_s4, d_s4 = [], []
+        for lane in range(lanes):
+            x_s2, r_s2 = Signal(ACTIVATION, name=f"x_s2_{lane}"), Signal(ACTIVATION, name=f"r_s2_{lane}")
+            x_s3, d_s3 = Signal(ACTIVATION, name=f"x_s3_{lane}"), Signal(DELTA, name=f"d_s3_{lane}")
+            x, d = Signal(ACTIVATION, name=f"x_s4_{lane}"), Signal(DELTA, name=f"d_s4_{lane}")
+            over = Signal(name=f"over_{lane}")
+            m.d.comb += over.eq((d_s3 != 0) & ((d_s3 >= self.job.threshold) | (d_s3 <= below)))
+            with m.If(advance):
+                m.d.sync += [
+                    x_s2.eq(vector[lane]), r_s2.eq(Mux(use_reference, read.data[lane], 0)),
+                    x_s3.eq(x_s2), d_s3.eq(x_s2 - r_s2),
+                    x.eq(x_s3), d.eq(d_s3), pending[lane].eq(over & valid[2]),
+                ]
+            x_s4.append(x)
+            d_s4.append(d)
+        with m.If(advance):
+            m.d.sync += [valid.eq(Cat(issue, valid[:3])), fresh.eq(1)]
+            m.d.sync += [late.eq(early) for early, late in zip([scan.word, *words], words, strict=False)]
+            with m.If(issue):
+                m.d.sync += scan.word.eq(scan.word + 1)
+
+        # Send the lowest pending lane; the references of all of them are written at once.
+        lowest = Signal(range(lanes))
+        for lane in reversed(range(lanes)):
+            with m.If(pending[lane]):
+                m.d.comb += lowest.eq(lane)
+        rest, drained = Signal(lanes), Signal()
+        m.d.comb += [
+            rest.eq(pending & (pending - 1)),
+            scan.valid.eq(pending.any()),
+            scan.index.eq((words[3] << shift) | lowest), scan.value.eq(Array(d_s4)[lowest]),
+            advance.eq(~pending.any() | (scan.ready & (rest == 0))),
+            drained.eq(~valid[:3].any() & ~pending.any()),
+            scan.empty.eq(drained & (scan.word == last_word)),
+            scan.stuck.eq(drained & (scan.word != last_word) & ~issue),
+        ]
+        with m.If(scan.valid & scan.ready & ~advance):
+            m.d.sync += pending.eq(rest)
+        with m.If(fresh & ~advance):
+            m.d.sync += fresh.eq(0)
+        for lane in range(lanes):
+            m.d.comb += write.data[lane].eq(x_s4[lane])
+        m.d.comb += [write.addr.eq(self.job.reference_word + words[3]),
+                     write.en.eq(Mux(fresh & use_reference & scan.running, pending, Const(0)))]
+        with m.If(self.clear):
+            m.d.comb += [write.addr.eq(self.clear_word), write.en.eq(Const((1 << lanes) - 1)),
+                         write.data.eq(0)]
+        return scan

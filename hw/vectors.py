@@ -1,0 +1,146 @@
+"""Vector memory and the unit that streams inputs into it."""
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from amacrine.sw.layout import Parameters
+
+from .numerics import ACTIVATION
+
+
+def word_layout(params: Parameters):
+    """A word of vector memory with its address."""
+    return data.StructLayout({
+        "address": range(params.vector_depth // params.lanes), "elements": data.ArrayLayout(ACTIVATION, params.lanes)})
+
+
+class VectorMemory(wiring.Component):
+    """All vectors of a program: read `lanes` elements at a time, written so by the input, else one by one.
+
+    Writers in order of priority: the cell unit, the input, the host. In `clear`, all give way. Block RAM
+    only: vector_depth * 16 bits.
+
+    Members
+    -------
+    cell_enable, cell_address, cell_data : In
+    input : In(stream of word_layout)
+    host_write, host_address, host_w_data : In; host_r_data : Out
+        Only while idle; read data a cycle after the address.
+    clear, clear_word : In
+        Writes zero to a word of `lanes` elements.
+    read_enable, read_word : In; read_data : Out(16 * lanes)
+        Data a cycle after the address, kept while not enabled.
+    host_reads : In(1)
+        Gives the read port to the host.
+    """
+
+    def __init__(self, params: Parameters):
+        self.params = params
+        address, word = range(params.vector_depth), range(params.vector_depth // params.lanes)
+        super().__init__({
+            "cell_enable": In(1), "cell_address": In(address), "cell_data": In(ACTIVATION),
+            "input": In(stream.Signature(word_layout(params))),
+            "host_write": In(1), "host_address": In(address), "host_w_data": In(ACTIVATION),
+            "host_reads": In(1), "host_r_data": Out(ACTIVATION),
+            "clear": In(1), "clear_word": In(word),
+            "read_enable": In(1), "read_word": In(word), "read_data": Out(16 * params.lanes),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        lanes = self.params.lanes
+        lane_bits = lanes.bit_length() - 1
+        m.submodules.ram = ram = memory.Memory(
+            shape=data.ArrayLayout(ACTIVATION, lanes), depth=self.params.vector_depth // lanes, init=[])
+        write, read = ram.write_port(granularity=1), ram.read_port()
+        address, value = Signal.like(self.cell_address), Signal(ACTIVATION)
+        with m.If(self.cell_enable):
+            m.d.comb += [address.eq(self.cell_address), value.eq(self.cell_data)]
+        with m.Else():
+            m.d.comb += [address.eq(self.host_address), value.eq(self.host_w_data)]
+        with m.If(self.clear):
+            m.d.comb += [write.addr.eq(self.clear_word), write.en.eq(~0)]
+        with m.Elif(self.cell_enable | self.host_write):
+            m.d.comb += [write.addr.eq(address >> lane_bits), write.en.eq(1 << (address & (lanes - 1)))]
+            m.d.comb += [write.data[lane].eq(value) for lane in range(lanes)]
+        with m.Else():
+            m.d.comb += [write.addr.eq(self.input.p.address), write.data.eq(self.input.p.elements),
+                         write.en.eq(self.input.valid.replicate(lanes)), self.input.ready.eq(1)]
+
+        host_lane = Signal(range(lanes))
+        m.d.sync += host_lane.eq(self.host_address)
+        m.d.comb += [
+            read.addr.eq(Mux(self.host_reads, self.host_address >> lane_bits, self.read_word)),
+            read.en.eq(self.read_enable | self.host_reads),
+            self.read_data.eq(read.data), self.host_r_data.eq(read.data[host_lane]),
+        ]
+        return m
+
+
+class InputLoader(wiring.Component):
+    """Packs the elements of the input vectors into words, for their two places in vector memory in turn.
+
+    Takes one element a cycle, of up to two vectors that have not been scanned yet; pauses while a full word
+    has to wait for the cell unit's writing.
+
+    Members
+    -------
+    base, length : In
+        First word of the first place, and elements of the vector.
+    words : Out
+        Words from the first place to the second.
+    run, reset : In(1)
+    read : In(2)
+        Last step, modulo 4, whose input was scanned.
+    input : In(stream of ACTIVATION)
+    output : Out(stream of word_layout)
+        To the vector memory.
+    done : Out(2), count : Out(12)
+        Last step, modulo 4, whose input is complete in memory; elements of the next one that are.
+    """
+
+    def __init__(self, params: Parameters):
+        self.params = params
+        word = range(params.vector_depth // params.lanes)
+        super().__init__({
+            "base": In(word), "length": In(12), "words": Out(word),
+            "run": In(1), "reset": In(1), "read": In(2),
+            "input": In(stream.Signature(ACTIVATION)), "output": Out(stream.Signature(word_layout(params))),
+            "done": Out(2, init=3), "count": Out(12),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        lanes = self.params.lanes
+        lane_bits = lanes.bit_length() - 1
+        taken, step = Signal(12), Signal(2)      # elements packed of this vector, which is for this step
+        elements = Signal(data.ArrayLayout(ACTIVATION, lanes))
+        full, ahead, takes, writes, completes = Signal(), Signal(2), Signal(), Signal(), Signal()
+        full_lane, full_vector = taken[:lane_bits] == lanes - 1, taken + 1 == self.length
+        last = Signal()                          # the waiting word ends its vector
+        m.d.comb += [
+            self.words.eq((self.length + lanes - 1) >> lane_bits),
+            ahead.eq(step - self.read), self.input.ready.eq(self.run & (ahead != 3) & (~full | self.output.ready)),
+            takes.eq(self.input.valid & self.input.ready), writes.eq(full & self.output.ready),
+            self.output.valid.eq(full), completes.eq(takes & (full_lane | full_vector)),
+        ]
+        with m.If(writes):
+            m.d.sync += [full.eq(0), self.count.eq(self.count + lanes)]
+            with m.If(last):
+                m.d.sync += [self.count.eq(0), self.done.eq(self.done + 1)]
+        with m.If(takes):
+            with m.If(taken[:lane_bits] == 0):
+                m.d.sync += elements.eq(0)
+            m.d.sync += [elements[taken[:lane_bits]].eq(self.input.payload), taken.eq(taken + 1)]
+            with m.If(full_vector):
+                m.d.sync += [taken.eq(0), step.eq(step + 1)]
+        with m.If(completes):
+            m.d.sync += [
+                full.eq(1), last.eq(full_vector),
+                self.output.p.address.eq(self.base + (taken >> lane_bits) + Mux(step[0], self.words, 0)),
+            ]
+        m.d.comb += self.output.p.elements.eq(elements)
+        with m.If(self.reset):
+            m.d.sync += [full.eq(0), taken.eq(0), step.eq(0), self.count.eq(0), self.done.eq(~0)]
+        return m

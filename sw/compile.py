@@ -1,0 +1,264 @@
+"""From a quantised network to a program: memory layout, descriptors, weight image, schedule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .errors import AmacrineError
+from .fixed import PRE_FRAC, STATE_FRAC
+from .layout import (
+    CELL_FIELDS,
+    CELL_JOBS,
+    COLUMN_FIELDS,
+    COLUMN_JOBS,
+    LIST_ENTRIES,
+    MAX_VECTOR,
+    CellKind,
+    ColumnMode,
+    Function,
+    Parameters,
+    Register,
+)
+from .program import Program, ProgramJob
+from .qlayers import QGRU, QLSTM, Job, QDense, QLayer, layer_jobs, result_frac
+from .quantised import QuantisedNetwork
+from .schedule import Entry, schedule
+
+FUNCTIONS = {"identity": Function.IDENTITY, "relu": Function.RELU, "sigmoid": Function.SIGMOID,
+             "tanh": Function.TANH}
+GRU_GROUPS = (2, 0, 1, 3)
+"""Partial sums of a GRU in memory: n_x, r, z, n_h, so that the columns of either source go to three in a row."""
+GRU_INPUT_GATES = (2, 0, 1)
+BIAS_DIGITS = (1, 1 << 8, -(1 << 16))
+"""Event values of a bias job: the bias is written as a sum of int8 multiples of them, the last one repeated."""
+
+
+@dataclass
+class Region:
+    """A memory that is handed out from address 0 on; says at the end how much of it was asked for."""
+
+    name: str
+    size: int
+    used: int = 0
+
+    def take(self, length: int, align: int = 1) -> int:
+        start = -(-self.used // align) * align
+        self.used = start + length
+        return start
+
+    def check(self, network: str) -> None:
+        if self.used > self.size:
+            raise AmacrineError(f"Network {network!r} needs {self.used} {self.name}, and the gateware has "
+                                f"{self.size}, {self.used - self.size} too few; generate it with more, or use "
+                                "a smaller network.")
+
+
+@dataclass
+class Layout:
+    """Where a program's data lies."""
+
+    parameters: Parameters
+    weights: list[np.ndarray] = field(default_factory=list)
+    jobs: list[ProgramJob] = field(default_factory=list)
+    columns: list[list[int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        p = self.parameters
+        self.vectors = Region("elements of vector memory", p.vector_depth)
+        self.references = Region("elements of reference memory", p.reference_depth)
+        self.states = Region("units of cell state memory", p.state_depth)
+        self.psums = Region(f"words of {p.pes} partial sums", p.psum_depth)
+        self.image = Region(f"words of {p.pes} weights", 1 << p.weight_address_bits)
+        self.column_jobs = Region("column jobs", COLUMN_JOBS)
+        self.cell_jobs = Region("cell jobs", CELL_JOBS)
+
+    def vector(self, length: int) -> int:
+        """Address of a new vector; the encoder reads whole words of `lanes` elements."""
+        start = self.vectors.take(length, self.parameters.lanes)
+        self.vectors.used = -(-self.vectors.used // self.parameters.lanes) * self.parameters.lanes
+        return start
+
+    def add_weights(self, weights: np.ndarray) -> int:
+        """Append int8 (columns, words, K); returns the first word's address."""
+        self.weights.append(weights.reshape(-1, self.parameters.pes))
+        return self.image.take(len(self.weights[-1]))
+
+    def add_column_job(self, job: ProgramJob, **fields: int) -> None:
+        self.column_jobs.take(1)
+        self.jobs.append(job)
+        weights = fields.pop("weights")
+        fields |= {"weight_low": weights & 0xFFFF, "weight_high": weights >> 16, "column_words": job.words,
+                   "length": job.columns, "threshold": job.theta}
+        self.columns.append([fields.get(name, 0) for name in COLUMN_FIELDS])
+
+
+def compile_network(network: QuantisedNetwork, parameters: Parameters | None = None, *,
+                    anticipate: bool = True) -> Program:
+    """Lay a network out for gateware with the given parameters.
+
+    Parameters
+    ----------
+    network : from ``quantise``
+    parameters : of the gateware; a program that does not fit is refused, with the limit and by how much
+    anticipate : fetch recurrent columns of the next step before its input has come; the results are the same
+    """
+    parameters = parameters or Parameters()
+    layout = Layout(parameters)
+    _check_sizes(network, parameters)
+    source = input_address = layout.vector(network.n_inputs)
+    layout.vector(network.n_inputs)         # the input's second place, right behind
+    cells, outputs, input_jobs, recurrent_jobs = [], [], [], []
+    for number, layer in enumerate(network.layers):
+        output = layout.vector(layer.size)
+        input_jobs.append(len(layout.jobs))
+        recurrent_jobs.append(None if isinstance(layer, QDense) else len(layout.jobs) + 1)
+        cells.append(_add_layer(layout, layer, number, source, output))
+        outputs.append(output)
+        source = output
+    bias_jobs = [job.number for job in layout.jobs if job.encoder == "bias"]
+    cell_rows = []
+    for number, cell in enumerate(cells):
+        next_input = input_jobs[number + 1] if number + 1 < len(cells) else None
+        cell |= {"wait_a": _wait(input_jobs[number]), "wait_b": _wait(recurrent_jobs[number]),
+                 "wait_c": _wait(next_input)}
+        cell["control"] |= (number == len(cells) - 1) << 14
+        cell_rows.append([cell.get(name, 0) for name in CELL_FIELDS])
+    layout.cell_jobs.take(len(cells))
+    for region in (layout.vectors, layout.references, layout.states, layout.psums, layout.image,
+                   layout.column_jobs, layout.cell_jobs):
+        region.check(network.name)
+    starts = [Entry(job, source=0) for job in bias_jobs]      # bias jobs read no vector
+    loop = schedule(layout.jobs, input_jobs, recurrent_jobs, anticipate=anticipate)
+    entries = [entry.encode() for entry in starts + loop]
+    if len(entries) > LIST_ENTRIES:
+        raise AmacrineError(f"Network {network.name!r} needs {len(entries)} column list entries, and the "
+                            f"gateware has {LIST_ENTRIES}; use fewer layers.")
+    return Program(
+        network=network.name, parameters=parameters, n_inputs=network.n_inputs, input_frac=network.input_frac,
+        n_outputs=network.n_outputs, output_frac=network.output_frac, input_word=input_address // parameters.lanes,
+        loop_start=len(starts), jobs=tuple(layout.jobs),
+        weights=np.concatenate(layout.weights), columns=np.array(layout.columns, np.uint16),
+        cells=np.array(cell_rows, np.uint16), entries=np.array(entries, np.uint16),
+        initial=_initial_writes(network, outputs, cells),
+    )
+
+
+def _check_sizes(network: QuantisedNetwork, parameters: Parameters) -> None:
+    for layer in network.layers:
+        for name, job in layer_jobs(layer).items():
+            words = len(job.gates) * _blocks(job.height, parameters.pes)
+            for length, what in ((job.source.n, "columns"), (layer.size, "units"), (words, "weight words a column")):
+                if length > MAX_VECTOR:
+                    raise AmacrineError(f"Layer {name!r} has {length} {what}, and the gateware allows "
+                                        f"{MAX_VECTOR}; use a smaller layer or more PEs.")
+
+
+def _blocks(height: int, pes: int) -> int:
+    return -(-height // pes)
+
+
+def _wait(job: int | None) -> int:
+    return 0 if job is None else job | 1 << 15
+
+
+def _add_layer(layout: Layout, layer: QLayer, cell: int, source: int, output: int) -> dict[str, int]:
+    """Column jobs, weights and partial sums of a layer; returns its cell descriptor's fields."""
+    parameters = layout.parameters
+    blocks = _blocks(layer.size, parameters.pes)
+    groups = 1 if isinstance(layer, QDense) else 4
+    psum = layout.psums.take(groups * blocks)
+    bias = psum
+    if layer.input.encoder == "threshold":   # its partial sums start from the bias in each step
+        bias = layout.psums.take(groups * blocks)
+    for name, job in layer_jobs(layer).items():
+        recurrent = job.source is not layer.input
+        words = pack_columns(job, GRU_INPUT_GATES if isinstance(layer, QGRU) and not recurrent else None,
+                             parameters.pes)
+        delta = job.source.encoder == "delta"
+        layout.add_column_job(
+            ProgramJob(name, len(layout.jobs), job.source.n, job.source.rows, words.shape[1],
+                       job.source.encoder, job.source.theta),
+            source_word=(output if recurrent else source) // parameters.lanes,
+            reference_word=_reference(layout, job.source.n) if delta else 0,
+            weights=layout.add_weights(words), bias=bias,
+            psum=psum + (blocks if recurrent and isinstance(layer, QGRU) else 0),
+            control=(ColumnMode.DELTA if delta else ColumnMode.THRESHOLD) | cell << 4,
+        )
+    words = pack_bias(_bias_groups(layer), parameters.pes)
+    layout.add_column_job(
+        ProgramJob(f"{layer.name}.bias", len(layout.jobs), len(words), layer.bias.size, words.shape[1], "bias", 0),
+        weights=layout.add_weights(words), psum=bias, control=ColumnMode.BIAS | cell << 4)
+    state = 0 if isinstance(layer, QDense) else layout.states.take(layer.size)
+    return {"psum": psum, "blocks": blocks, "units": layer.size, "vector": output, "state": state,
+            "control": _cell_control(layer)}
+
+
+def _reference(layout: Layout, length: int) -> int:
+    lanes = layout.parameters.lanes
+    words = -(-length // lanes)
+    return layout.references.take(words * lanes) // lanes
+
+
+def _bias_groups(layer: QLayer) -> np.ndarray:
+    """The layer's bias by partial-sum group, int64 (groups, H)."""
+    bias = layer.bias.astype(np.int64).reshape(-1, layer.size)
+    return bias[list(GRU_GROUPS)] if isinstance(layer, QGRU) else bias
+
+
+def _cell_control(layer: QLayer) -> int:
+    """The control field of a cell descriptor; the output bit is set for the last layer, later."""
+    linear = isinstance(layer, QDense) and layer.activation in ("identity", "relu")
+    kind = {QDense: CellKind.DENSE, QGRU: CellKind.GRU, QLSTM: CellKind.LSTM}[type(layer)]
+    function = FUNCTIONS[layer.activation] if isinstance(layer, QDense) else 0
+    shift = layer.input.scale - result_frac(layer)
+    out_shift = 0 if linear else STATE_FRAC - layer.output_frac
+    cell_shift = PRE_FRAC - layer.cell_frac if isinstance(layer, QLSTM) else 0
+    return kind | function << 2 | shift << 4 | out_shift << 8 | cell_shift << 11
+
+
+def pack_columns(job: Job, gates: tuple[int, ...] | None, pes: int) -> np.ndarray:
+    """Weights column by column, gate by gate, each gate padded to whole words: int8 (n, words, K)."""
+    weight = job.source.weight.reshape(len(job.gates), job.height, job.source.n)
+    if gates is not None:
+        weight = weight[list(gates)]
+    return _pack(weight, pes)
+
+
+def pack_bias(bias: np.ndarray, pes: int) -> np.ndarray:
+    """Biases (groups, H) as columns for the event values BIAS_DIGITS: int8 (columns, words, K)."""
+    digits = []
+    rest = bias.copy()
+    for _ in range(2):                     # balanced base-256 digits, lowest first
+        digit = ((rest + 128) & 255) - 128
+        digits.append(digit)
+        rest = (rest - digit) >> 8
+    rest = -rest                           # what is left is multiplied by -(1 << 16)
+    while True:
+        digit = np.clip(rest, -128, 127)
+        digits.append(digit)
+        rest = rest - digit
+        if not rest.any():
+            break
+    return _pack(np.stack(digits, axis=-1).astype(np.int8), pes)
+
+
+def _pack(weight: np.ndarray, pes: int) -> np.ndarray:
+    """(groups, H, n) to (n, groups * ceil(H / K), K), padded with zeros."""
+    groups, height, n = weight.shape
+    padded = np.zeros((groups, _blocks(height, pes) * pes, n), np.int8)
+    padded[:, :height] = weight
+    return np.moveaxis(padded, -1, 0).reshape(n, -1, pes)
+
+
+def _initial_writes(network: QuantisedNetwork, outputs: list[int], cells: list[dict[str, int]]) -> np.ndarray:
+    """Register writes for initial states that are not zero (clearing has zeroed the others)."""
+    writes = []
+    for layer, vector, cell in zip(network.layers, outputs, cells, strict=True):
+        if isinstance(layer, QDense):
+            continue
+        inner = layer.initial_s if isinstance(layer, QGRU) else layer.initial_c
+        for base, values in ((Register.VECTOR + vector, layer.initial_h), (Register.STATE + cell["state"], inner)):
+            writes += [(base + i, int(value)) for i, value in enumerate(values) if value]
+    return np.array(writes, np.int32).reshape(-1, 2)
