@@ -69,7 +69,8 @@ class Encoder(wiring.Component):
         self.params = params
         lanes = params.lanes
         super().__init__({
-            "job": In(job_layout(params)), "start": In(1), "busy": Out(1), "finishes": Out(1), "blocked": Out(1), "reset": In(1),
+            "job": In(job_layout(params)), "start": In(1), "reset": In(1),
+            "busy": Out(1), "finishes": Out(1), "blocked": Out(1),
             "available": In(12), "all_available": In(1),
             "vector_word": Out(range(params.vector_depth // lanes)), "vector_enable": Out(1),
             "vector_data": In(16 * lanes),

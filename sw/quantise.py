@@ -28,6 +28,7 @@ __all__ = [
     "parse_thresholds",
     "quantise",
     "sqnr_report",
+    "with_thresholds",
 ]
 
 
@@ -51,11 +52,16 @@ def quantise(
         or the threshold that is unknown or out of range
     """
     layers = choose_formats(network, calibration)
-    thresholds = thresholds or {}
-    check_names(thresholds, [job for layer in layers for job in layer_jobs(layer)])
-    previous: list[QLayer | None] = [None, *layers[:-1]]
-    finished = [_with_encoders(*pair, thresholds) for pair in zip(layers, previous, strict=True)]
-    return QuantisedNetwork(network.name, tuple(finished), layers[0].input.input_frac)
+    quantised = QuantisedNetwork(network.name, layers, layers[0].input.input_frac)
+    return with_thresholds(quantised, thresholds or {})
+
+
+def with_thresholds(network: QuantisedNetwork, thresholds: Thresholds) -> QuantisedNetwork:
+    """The same network with encoders chosen and thresholds set as `quantise` does."""
+    check_names(thresholds, network.jobs)
+    previous: list[QLayer | None] = [None, *network.layers[:-1]]
+    finished = [_with_encoders(*pair, thresholds) for pair in zip(network.layers, previous, strict=True)]
+    return replace(network, layers=tuple(finished))
 
 
 def _with_encoders(layer: QLayer, previous: QLayer | None, thresholds: Thresholds) -> QLayer:
