@@ -71,9 +71,12 @@ class Cell(wiring.Component):
         The host's port on the cell state, only while idle; data a cycle after the address.
     output : Out(stream of ACTIVATION)
         Vectors for the host.
+    discard : In(1)
+        Throws results for the host away, so that what is under way can end though nobody takes them.
     reset : In(1)
         Start of a sequence: forgets `read_done` and `write_done`. Only while idle.
     idle : Out(1)
+        Nothing is under way, and the host has taken all results.
     """
 
     OUTPUT_DEPTH = 512
@@ -89,7 +92,7 @@ class Cell(wiring.Component):
             "write_data": Out(ACTIVATION),
             "state_address": In(range(params.state_depth)), "state_write": In(1),
             "state_w_data": In(ACTIVATION), "state_r_data": Out(ACTIVATION),
-            "output": Out(stream.Signature(ACTIVATION)), "reset": In(1), "idle": Out(1),
+            "output": Out(stream.Signature(ACTIVATION)), "discard": In(1), "reset": In(1), "idle": Out(1),
         })
 
     def elaborate(self, platform):
@@ -110,7 +113,7 @@ class Cell(wiring.Component):
         is_lstm = units[25].kind == CellKind.LSTM
         m.d.comb += store_s25.eq(Mux(is_lstm, delay(m, rounded_s14[:16], 11), state_s25))
         self._write(m, units[LATENCY], h_s26)
-        m.d.comb += self.idle.eq(~unit.valid & ~Cat(u.valid for u in units).any() & self.job.ready)
+        m.d.comb += self.idle.eq(~unit.valid & ~Cat(u.valid for u in units).any() & self.job.ready & self._empty)
         return m
 
     def _load(self, m, unit):
@@ -178,10 +181,13 @@ class Cell(wiring.Component):
     def _room(self, m, unit):
         """Whether the output queue has a place for one more unit, those in the pipeline counted."""
         m.submodules.outputs = self._outputs = SyncFIFOBuffered(width=16, depth=self.OUTPUT_DEPTH)
+        self._empty = Signal()
         reserved, leaves = Signal(range(self.OUTPUT_DEPTH + 1)), Signal()
         m.d.comb += [
-            self.output.payload.eq(self._outputs.r_data.as_signed()), self.output.valid.eq(self._outputs.r_rdy),
-            self._outputs.r_en.eq(self.output.ready), leaves.eq(self.output.valid & self.output.ready),
+            self.output.payload.eq(self._outputs.r_data.as_signed()),
+            self.output.valid.eq(self._outputs.r_rdy & ~self.discard),
+            self._outputs.r_en.eq(self.output.ready | self.discard), leaves.eq(self._outputs.r_rdy & self._outputs.r_en),
+            self._empty.eq(reserved == 0),
         ]
         m.d.sync += reserved.eq(reserved + (unit.valid & unit.output) - leaves)
         return reserved < self.OUTPUT_DEPTH

@@ -108,18 +108,25 @@ class Engine(wiring.Component):
         return self.bus_write & (self.bus_address == register)
 
     def _control(self, m, parts):
-        """CONTROL: clear, run, halt. Clearing waits until all that is on its way has arrived."""
+        """CONTROL: clear, run, halt. Clearing waits until all that is on its way has arrived, and takes no inputs."""
         encoder, params = parts.encoder, self.params
         words = max(params.vector_depth // params.lanes, params.reference_depth // params.lanes, params.state_depth,
                     COLUMN_JOBS)
         run, clearing, stopping = Signal(), Signal(), Signal()
         word, quiet, reset = Signal(range(words)), Signal(), Signal()
+        resting, rested = Signal(), Signal(6)     # nothing seems to move, and for how many cycles
         written = self._written(Register.CONTROL)
         m.d.comb += [
-            quiet.eq(parts.columns.idle & parts.fetch.idle & parts.cell.idle & ~self.input.valid
-                     & ~encoder.start & (encoder.blocked | ~encoder.busy)),
+            resting.eq(parts.columns.idle & parts.fetch.idle & parts.cell.idle
+                       & (encoder.blocked | ~(run | encoder.busy))),
+            quiet.eq(rested.all()),     # a job that is about to be handed out would have been by now
+            parts.cell.discard.eq(stopping),
             reset.eq(stopping & quiet),
         ]
+        with m.If(~resting):
+            m.d.sync += rested.eq(0)
+        with m.Elif(~quiet):
+            m.d.sync += rested.eq(rested + 1)
         with m.If(written):
             m.d.sync += [stopping.eq(self.bus_w_data[0]), run.eq((run | self.bus_w_data[1]) & ~self.bus_w_data[2])]
         with m.If(reset):
@@ -128,6 +135,8 @@ class Engine(wiring.Component):
             m.d.sync += [word.eq(word + 1), clearing.eq(word != words - 1)]
         for part in (parts.loader, parts.sequencer, parts.cell_sequencer):
             m.d.comb += [part.run.eq(run), part.reset.eq(reset)]
+        with m.If(stopping):
+            m.d.comb += parts.loader.run.eq(0)
         m.d.comb += [
             encoder.reset.eq(reset), parts.columns.reset.eq(reset), parts.cell.reset.eq(reset),
             parts.counters.run.eq(run),

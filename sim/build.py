@@ -93,10 +93,11 @@ def cached(key: str, suffix: str = "") -> Iterator[tuple[Path, bool]]:
 def source_digest() -> str:
     """Digest of everything a build depends on beside its parameters: gateware, harness, Python."""
     digest = hashlib.sha256(sys.version.encode())
-    shared = [HERE.parent / "sw" / name for name in ("layout.py", "activation.py", "fixed.py")]
-    for path in sorted((HERE.parent / "hw").glob("*.py")) + sorted(HERE.iterdir()) + shared:
-        if path.suffix in (".py", ".cpp", ".v"):
-            digest.update(path.name.encode() + path.read_bytes())
+    package = HERE.parent
+    shared = [package / "sw" / name for name in ("layout.py", "activation.py", "fixed.py")]
+    simulated = [package / "sim" / name for name in ("build.py", "top.py", "harness.cpp", "ram.v")]
+    for path in [*sorted((package / "hw").glob("*.py")), *shared, *simulated]:
+        digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 
 
