@@ -43,9 +43,7 @@ class Encoder(wiring.Component):
 
     Members
     -------
-    job : In(job_layout)
-        Must stay while the job runs.
-    start : In(1)
+    start : In(1), job : In(job_layout)
         Begins a job. Ignored while `busy`.
     busy : Out(1)
         From the cycle after `start` until END was taken.
@@ -54,13 +52,13 @@ class Encoder(wiring.Component):
     blocked : Out(1)
         Waits for elements of its source, with all events sent.
     reset : In(1)
-        Gives up the present job. Only while `blocked` or not `busy`.
+        Gives up the present job. Only while `blocked` or not `busy`; a cycle of it comes before `clear`.
     available : In(12), all_available : In(1)
         Elements of the source that may be read so far, or all of them.
     vector_word, vector_enable, vector_data
         Read port of the vector memory; data comes a cycle later and stays while not enabled.
     clear, clear_word : In
-        Writes zero to a word of x_ref. Only while not busy.
+        Writes zero to a word of x_ref. Only right after `reset`, or more of it.
     event : Out(stream of Event)
         Ascending index.
     """
@@ -80,7 +78,10 @@ class Encoder(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        scan = self._scan(m)
+        job = Signal(job_layout(self.params))     # the job that runs
+        with m.If(self.start):
+            m.d.sync += job.eq(self.job)
+        scan = self._scan(m, job)
         kind, index = Signal(OpKind), Signal(INDEX)
 
         def offer(kind, index=0, value=0):
@@ -102,7 +103,7 @@ class Encoder(wiring.Component):
                 m.d.comb += offer(kind, index, value)
                 with m.If(self.event.ready):
                     m.d.sync += [index.eq(index + 1), kind.eq(OpKind.COLUMN)]
-                    with m.If(index + 1 == self.job.length):
+                    with m.If(index + 1 == job.length):
                         m.next = "END"
             with m.State("RESTART"):
                 m.d.comb += offer(OpKind.RESTART)
@@ -125,7 +126,7 @@ class Encoder(wiring.Component):
         m.d.comb += self.busy.eq(~fsm.ongoing("IDLE"))
         return m
 
-    def _scan(self, m):
+    def _scan(self, m, job):
         """The pipeline that compares `lanes` elements a cycle: read, difference, compare, send."""
         lanes, params = self.params.lanes, self.params
         shift = lanes.bit_length() - 1
@@ -140,20 +141,21 @@ class Encoder(wiring.Component):
         valid = Signal(4)
         words = [Signal(INDEX, name=f"word_s{s}") for s in range(1, 5)]
         last_word = Signal(INDEX)
+        with m.If(self.start):
+            m.d.sync += last_word.eq((self.job.length + lanes - 1) >> shift)
         issue = Signal()
         m.d.comb += [
-            last_word.eq((self.job.length + lanes - 1) >> shift),
             issue.eq(scan.running & (scan.word != last_word)
                      & (self.all_available | ((self.available >> shift) > scan.word))),
-            self.vector_word.eq(self.job.source_word + scan.word), self.vector_enable.eq(advance),
-            read.addr.eq(self.job.reference_word + scan.word), read.en.eq(advance),
+            self.vector_word.eq(job.source_word + scan.word), self.vector_enable.eq(advance),
+            read.addr.eq(job.reference_word + scan.word), read.en.eq(advance),
         ]
 
         use_reference = Signal()
-        m.d.comb += use_reference.eq(self.job.mode == ColumnMode.DELTA)
+        m.d.comb += use_reference.eq(job.mode == ColumnMode.DELTA)
         vector = data.View(data.ArrayLayout(ACTIVATION, lanes), self.vector_data)
         below = Signal(signed(18))   # -threshold
-        m.d.comb += below.eq(-self.job.threshold)
+        m.d.sync += below.eq(-job.threshold)
         pending = Signal(lanes)
         fresh = Signal()
         x_s4, d_s4 = [], []
@@ -162,13 +164,15 @@ class Encoder(wiring.Component):
             x_s3, d_s3 = Signal(ACTIVATION, name=f"x_s3_{lane}"), Signal(DELTA, name=f"d_s3_{lane}")
             x, d = Signal(ACTIVATION, name=f"x_s4_{lane}"), Signal(DELTA, name=f"d_s4_{lane}")
             over = Signal(name=f"over_{lane}")
-            m.d.comb += over.eq((d_s3 != 0) & ((d_s3 >= self.job.threshold) | (d_s3 <= below)))
+            m.d.comb += over.eq((d_s3 != 0) & ((d_s3 >= job.threshold) | (d_s3 <= below)))
             with m.If(advance):
                 m.d.sync += [
                     x_s2.eq(vector[lane]), r_s2.eq(Mux(use_reference, read.data[lane], 0)),
                     x_s3.eq(x_s2), d_s3.eq(x_s2 - r_s2),
                     x.eq(x_s3), d.eq(d_s3), pending[lane].eq(over & valid[2]),
                 ]
+            with m.If(self.clear | self.reset):     # zero is what clearing writes
+                m.d.sync += x.eq(0)
             x_s4.append(x)
             d_s4.append(d)
         with m.If(advance):
@@ -198,9 +202,8 @@ class Encoder(wiring.Component):
             m.d.sync += fresh.eq(0)
         for lane in range(lanes):
             m.d.comb += write.data[lane].eq(x_s4[lane])
-        m.d.comb += [write.addr.eq(self.job.reference_word + words[3]),
+        m.d.comb += [write.addr.eq(job.reference_word + words[3]),
                      write.en.eq(Mux(fresh & use_reference & scan.running, pending, Const(0)))]
         with m.If(self.clear):
-            m.d.comb += [write.addr.eq(self.clear_word), write.en.eq(Const((1 << lanes) - 1)),
-                         write.data.eq(0)]
+            m.d.comb += [write.addr.eq(self.clear_word), write.en.eq(Const((1 << lanes) - 1))]
         return scan

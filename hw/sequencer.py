@@ -150,6 +150,8 @@ class ColumnSequencer(wiring.Component):
             with m.Else():
                 m.d.sync += position.eq(position + 1)
 
+        starts = Signal()
+        m.d.comb += self.start.eq(starts)
         with m.FSM():
             with m.State("LIST"):
                 with m.If(self.run):
@@ -160,7 +162,7 @@ class ColumnSequencer(wiring.Component):
                     with m.Else():
                         m.next = "START"
             with m.State("START"):
-                m.d.comb += self.start.eq(1)
+                m.d.comb += starts.eq(1)
                 m.next = "RUNS"
             with m.State("RUNS"):
                 with m.If(self.reset):
@@ -174,7 +176,7 @@ class ColumnSequencer(wiring.Component):
         with m.If(self.reset):
             m.d.sync += [position.eq(0), iteration.eq(0), ran.eq(~0), self.input_read.eq(~0)]
 
-        self._hand_out(m, table, here, here_step)
+        self._hand_out(m, table, here, here_step, starts)
         write_done = Array([*self.write_done, 0])
         with m.If(here.source == INPUT_SOURCE):
             m.d.sync += [self.all_available.eq(reached(self.input_done, here_step)),
@@ -184,8 +186,8 @@ class ColumnSequencer(wiring.Component):
                          self.available.eq(Mux(here.source == self.progress_cell, self.progress_count, 0))]
         return m
 
-    def _hand_out(self, m, table, here, here_step):
-        """The descriptor's fields to encoder and fetch."""
+    def _hand_out(self, m, table, here, here_step, starts):
+        """The descriptor's fields to the encoder, which keeps them, and to the fetch, for which they are kept here."""
         control = data.View(COLUMN_CONTROL, table.field_control[:8])
         # The input has two places, used in turn.
         second = (here.source == INPUT_SOURCE) & here_step[0]
@@ -195,11 +197,14 @@ class ColumnSequencer(wiring.Component):
             self.encoder_job.length.eq(table.field_length),
             self.encoder_job.reference_word.eq(table.field_reference_word),
             self.encoder_job.threshold.eq(table.field_threshold),
-            self.fetch_job.weights.eq(table.field_weight_low | (table.field_weight_high << 16)),
-            self.fetch_job.words.eq(table.field_column_words), self.fetch_job.psum.eq(table.field_psum),
-            self.fetch_job.bias.eq(table.field_bias), self.fetch_job.job.eq(here.job),
-            self.fetch_job.cell.eq(control.cell), self.fetch_job.step.eq(here_step[0]),
         ]
+        with m.If(starts):
+            m.d.sync += [
+                self.fetch_job.weights.eq(table.field_weight_low | (table.field_weight_high << 16)),
+                self.fetch_job.words.eq(table.field_column_words), self.fetch_job.psum.eq(table.field_psum),
+                self.fetch_job.bias.eq(table.field_bias), self.fetch_job.job.eq(here.job),
+                self.fetch_job.cell.eq(control.cell), self.fetch_job.step.eq(here_step[0]),
+            ]
 
 
 class CellSequencer(wiring.Component):
@@ -230,30 +235,34 @@ class CellSequencer(wiring.Component):
         m = Module()
         m.submodules.table = table = DescriptorTable(CELL_FIELDS, CELL_JOBS + 1)
         wiring.connect(m, table.host, wiring.flipped(self.descriptor_write))
-        cell, next_cell, fetched, started = Signal(CELL), Signal(CELL), Signal(), Signal(CELL_JOBS, init=-1)
-        step = Signal()
-        ready = fetched & self.run
+        # Stages: read the descriptor of cell job `coming`, keep it, check whether job `cell` can start.
+        coming, read, cell = Signal(CELL), Signal(CELL), Signal(CELL)
+        valid, moves = Signal(2), Signal()
+        job = Signal(cell_job_layout(self.params))
+        waits = {name: Signal(WAIT, name=name) for name in ("wait_a", "wait_b", "wait_c")}
+        started, step = Signal(CELL_JOBS, init=-1), Signal()
+        ready = valid[1] & self.run
         # Partial sums must be complete, and the vector that will be written must have been read.
         for name, bits, wanted in (("wait_a", self.done, step), ("wait_b", self.done, step),
                                    ("wait_c", self.ran, ~step)):
-            wait = data.View(WAIT, getattr(table, f"field_{name}"))
+            wait = waits[name]
             ready &= ~wait.used | (bits.bit_select(wait.job, 1) == wanted)
         m.d.comb += [
-            step.eq(~started.bit_select(cell, 1)), self.job.valid.eq(ready),
-            table.row.eq(next_cell), table.enable.eq(~ready | self.job.ready),
+            step.eq(~started.bit_select(cell, 1)), self.job.valid.eq(ready), moves.eq(~ready | self.job.ready),
+            table.row.eq(coming), table.enable.eq(moves),
+            self.job.p.eq(job), self.job.p.cell.eq(cell), self.job.p.step.eq(step),
         ]
-        with m.If(table.enable):
-            m.d.sync += [cell.eq(next_cell), fetched.eq(1),
-                         next_cell.eq(Mux(next_cell + 1 == self.count, 0, next_cell + 1))]
+        control = data.View(CELL_CONTROL, table.field_control[:15])
+        with m.If(moves):
+            m.d.sync += [read.eq(coming), cell.eq(read), valid.eq((valid << 1) | 1),
+                         coming.eq(Mux(coming + 1 == self.count, 0, coming + 1))]
+            m.d.sync += [wait.eq(getattr(table, f"field_{name}")) for name, wait in waits.items()]
+            m.d.sync += [job[name].eq(getattr(table, f"field_{name}"))
+                         for name in ("psum", "blocks", "units", "state", "vector")]
+            m.d.sync += [job[name].eq(control[name])
+                         for name in ("kind", "function", "shift", "out_shift", "cell_shift", "output")]
         with m.If(self.job.valid & self.job.ready):
             m.d.sync += started.bit_select(cell, 1).eq(step)
         with m.If(self.reset):
-            m.d.sync += [next_cell.eq(0), fetched.eq(0), started.eq(~0)]
-
-        job, control = self.job.p, data.View(CELL_CONTROL, table.field_control[:15])
-        m.d.comb += [job.cell.eq(cell), job.step.eq(step)]
-        for name in ("psum", "blocks", "units", "state", "vector"):
-            m.d.comb += job[name].eq(getattr(table, f"field_{name}"))
-        for name in ("kind", "function", "shift", "out_shift", "cell_shift", "output"):
-            m.d.comb += job[name].eq(control[name])
+            m.d.sync += [coming.eq(0), valid.eq(0), started.eq(~0)]
         return m

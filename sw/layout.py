@@ -29,7 +29,7 @@ class Parameters:
     """
 
     pes: int = 8
-    lanes: int = 4
+    lanes: int = 2
     vector_depth: int = 4096
     reference_depth: int = 4096
     state_depth: int = 2048
