@@ -8,15 +8,19 @@ Where each value is, in cycles after a unit was issued (see docs/architecture.md
     25 shifted               26 rounded: h
 """
 
+from functools import reduce
+from operator import or_
+
 from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
-from amaranth.lib import data, memory, stream, wiring
-from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from amacrine.sw.layout import CELL_JOBS, CellKind, Function, Parameters
 
 from .function import FunctionUnit, PreActivation
 from .numerics import ACTIVATION, CELL, PRE, PSUM, delay, saturate
+from .queue import OutputQueue
+from .ram import block_ram, read_port
 
 LATENCY = 26
 
@@ -90,7 +94,7 @@ class Cell(wiring.Component):
             "progress_cell": Out(CELL), "progress_count": Out(12),
             "write_enable": Out(1), "write_address": Out(range(params.vector_depth)),
             "write_data": Out(ACTIVATION),
-            "state_address": In(range(params.state_depth)), "state_write": In(1),
+            "state_address": In(range(params.state_depth)), "state_selects": In(1), "state_write": In(1),
             "state_w_data": In(ACTIVATION), "state_r_data": Out(ACTIVATION),
             "output": Out(stream.Signature(ACTIVATION)), "discard": In(1), "reset": In(1), "idle": Out(1),
         })
@@ -147,7 +151,7 @@ class Cell(wiring.Component):
             m.d.sync += [reading.eq(1), gate.eq(0), self.peek_address.eq(block_address)]
 
         # Issuing: `lanes_left` units of `present` from `lane` on.
-        lane, lanes_left, units_left = Signal(range(pes)), Signal(range(pes + 1)), Signal(12)
+        lane, lanes_left, units_left = Signal(pes), Signal(range(pes + 1)), Signal(12)     # `lane` is one-hot
         phase, room, issue = Signal(), self._room(m, unit), Signal()
         two_phases = job.kind == CellKind.LSTM
         m.d.comb += [
@@ -161,12 +165,12 @@ class Cell(wiring.Component):
         with m.If(issue & two_phases):
             m.d.sync += phase.eq(~phase)
         with m.If(unit.valid):
-            m.d.sync += [lane.eq(lane + 1), lanes_left.eq(lanes_left - 1), units_left.eq(units_left - 1),
+            m.d.sync += [lane.eq(lane << 1), lanes_left.eq(lanes_left - 1), units_left.eq(units_left - 1),
                          job.state.eq(job.state + 1), job.vector.eq(job.vector + 1)]
             with m.If(unit.last):
                 m.d.sync += [busy.eq(0), lanes_left.eq(0)]
         with m.If(moves):
-            m.d.sync += [lane.eq(0), lanes_left.eq(pes)]
+            m.d.sync += [lane.eq(1), lanes_left.eq(pes)]
             m.d.sync += [here.eq(there) for here, there in zip(present, coming, strict=True)]
 
         m.d.comb += self.job.ready.eq(~busy)
@@ -176,17 +180,27 @@ class Cell(wiring.Component):
                          self.peek_address.eq(self.job.p.psum), reading.eq(1), gate.eq(0)]
         with m.If(self.reset):
             m.d.sync += [self.read_done.eq(~0), self.write_done.eq(~0)]
-        return [word.word_select(lane, 32) for word in present]
+        # The lane at work is in registers of its own, all others zero there: an OR is half of a multiplexer.
+        selected = [[Signal(32, name=f"selected{g}_{k}", reset_less=True) for k in range(pes)] for g in range(4)]
+        for k in range(pes):
+            with m.If(moves | unit.valid):
+                for g in range(4):
+                    if k == 0:
+                        m.d.sync += selected[g][k].eq(Mux(moves, coming[g].word_select(k, 32), 0))
+                    else:
+                        m.d.sync += selected[g][k].eq(Mux(lane[k - 1] & ~moves, present[g].word_select(k, 32), 0))
+        return [reduce(or_, lanes) for lanes in selected]
 
     def _room(self, m, unit):
         """Whether the output queue has a place for one more unit, those in the pipeline counted."""
-        m.submodules.outputs = self._outputs = SyncFIFOBuffered(width=16, depth=self.OUTPUT_DEPTH)
+        m.submodules.outputs = self._outputs = OutputQueue(ACTIVATION, self.OUTPUT_DEPTH)
         self._empty = Signal()
         reserved, leaves = Signal(range(self.OUTPUT_DEPTH + 1)), Signal()
         m.d.comb += [
-            self.output.payload.eq(self._outputs.r_data.as_signed()),
-            self.output.valid.eq(self._outputs.r_rdy & ~self.discard),
-            self._outputs.r_en.eq(self.output.ready | self.discard), leaves.eq(self._outputs.r_rdy & self._outputs.r_en),
+            self.output.payload.eq(self._outputs.o.payload),
+            self.output.valid.eq(self._outputs.o.valid & ~self.discard),
+            self._outputs.o.ready.eq(self.output.ready | self.discard),
+            leaves.eq(self._outputs.o.valid & self._outputs.o.ready),
             self._empty.eq(reserved == 0),
         ]
         m.d.sync += reserved.eq(reserved + (unit.valid & unit.output) - leaves)
@@ -207,7 +221,7 @@ class Cell(wiring.Component):
 
     def _front_functions(self, m, units, q_s4):
         """Stages 4 to 10: GRU: σ(r), σ(z). LSTM: σ(i), tanh(g) in phase 0, σ(f), σ(o) in phase 1."""
-        m.submodules.front0, m.submodules.front1 = front0, front1 = FunctionUnit(), FunctionUnit()
+        m.submodules.front0, m.submodules.front1 = front0, front1 = FunctionUnit(linear=False), FunctionUnit(linear=False)
         first_phase = (units[4].kind == CellKind.LSTM) & ~units[4].phase
         second_phase = (units[4].kind == CellKind.LSTM) & units[4].phase
         m.d.comb += [
@@ -219,12 +233,12 @@ class Cell(wiring.Component):
 
     def _state(self, m, units):
         """The cell state memory: read for stage 10, written from stage 25. Returns (read, to be written)."""
-        m.submodules.state = state = memory.Memory(shape=ACTIVATION, depth=self.params.state_depth, init=[])
-        read, write = state.read_port(), state.write_port()
+        m.submodules.state = state = block_ram(ACTIVATION, self.params.state_depth)
+        read, write = read_port(m, state), state.write_port()
         store_s25 = Signal(ACTIVATION)
         u = units[25]
         with m.If(self.idle):
-            m.d.comb += [read.addr.eq(self.state_address), write.addr.eq(self.state_address),
+            m.d.comb += [read.addr.eq(self.state_address), read.zero.eq(~self.state_selects), write.addr.eq(self.state_address),
                          write.data.eq(self.state_w_data), write.en.eq(self.state_write)]
         with m.Else():
             m.d.comb += [read.addr.eq(units[9].state), write.addr.eq(u.state), write.data.eq(store_s25),
@@ -297,7 +311,7 @@ class Cell(wiring.Component):
         """Stage 26: the result to vector memory and, if wanted, to the host."""
         m.d.comb += [
             self.write_enable.eq(unit.valid), self.write_address.eq(unit.vector), self.write_data.eq(h),
-            self._outputs.w_data.eq(h), self._outputs.w_en.eq(unit.valid & unit.output),
+            self._outputs.i.payload.eq(h), self._outputs.i.valid.eq(unit.valid & unit.output),
         ]
         with m.If(unit.valid):
             m.d.sync += [self.progress_cell.eq(unit.cell), self.progress_count.eq(self.progress_count + 1)]

@@ -1,19 +1,20 @@
 """The column engine: K processing elements with partial sums that persist."""
 
 from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed, unsigned
-from amaranth.lib import memory, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from amacrine.sw.layout import CELL_JOBS, COLUMN_JOBS, Parameters
 
-from .numerics import DELTA, JOB, PSUM, WEIGHT, OpKind, op_layout
+from .numerics import DELTA, HAZARD_CYCLES, JOB, PSUM, WEIGHT, OpKind, op_layout
+from .ram import block_ram, read_port
 
 
 class ProcessingElement(wiring.Component):
     """One lane: multiply, add, and the partial sums of every K-th row, twice for two readers.
 
     Timing, in cycles after `read_address`: weight and value at 1, product at 2, sum at 3, written at the end
-    of 3. So a partial sum may be read again 4 cycles after it was read (`HAZARD_CYCLES`).
+    of 3. So a partial sum may be read again HAZARD_CYCLES = 4 after it was read.
     One multiplier, 2 · depth · 32 bits of block RAM.
 
     Members
@@ -36,9 +37,9 @@ class ProcessingElement(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.psums = psums = memory.Memory(shape=PSUM, depth=self.depth, init=[])
-        m.submodules.copy = copy = memory.Memory(shape=PSUM, depth=self.depth, init=[])
-        read, peek = psums.read_port(), copy.read_port()
+        m.submodules.psums = psums = block_ram(PSUM, self.depth)
+        m.submodules.copy = copy = block_ram(PSUM, self.depth)
+        read, peek = read_port(m, psums), read_port(m, copy)
         product_s2, psum_s2, sum_s3 = Signal(signed(25)), Signal(PSUM), Signal(PSUM)
         m.d.comb += [read.addr.eq(self.read_address), peek.addr.eq(self.peek_address),
                      self.peek_data.eq(peek.data)]
@@ -51,9 +52,6 @@ class ProcessingElement(wiring.Component):
             m.d.comb += [write.addr.eq(self.write_address), write.data.eq(sum_s3),
                          write.en.eq(self.write_enable)]
         return m
-
-
-HAZARD_CYCLES = 4
 
 
 class ColumnEngine(wiring.Component):
@@ -97,27 +95,26 @@ class ColumnEngine(wiring.Component):
         active, free = Signal(), Signal()             # there is one; the partial sums are free to be added to
         first = Signal()
         read_address, write_address = (Signal(range(self.params.psum_depth)) for _ in range(2))
-        left, last = Signal(12), Signal()
+        left, last, wait = Signal(12), Signal(), Signal(2)
         end, end_job, end_step = Signal(), Signal(JOB), Signal()   # an END that waits for the column at work
 
         in_flight = [Signal.like(write_address, name=f"write_s{s}") for s in range(1, HAZARD_CYCLES)]
         valid = Signal(HAZARD_CYCLES - 1)
-        hazard = Cat(v & (address == read_address) for v, address in zip(valid, in_flight, strict=True)).any()
         fetches, issue = Signal(), Signal()
         may_issue = Signal()
         m.d.comb += [
-            fetches.eq(column.kind != OpKind.RESTART),
-            may_issue.eq(active & free & ~hazard),
+            may_issue.eq(active & free & (wait == 0)),
             issue.eq(may_issue & (self.weights.valid | ~fetches)),
             self.weights.ready.eq(may_issue & fetches),
             self.job.eq(column.job), self.starts.eq(issue & fetches & first), self.takes.eq(issue & fetches),
             self.waits_weights.eq(may_issue & ~issue),
-            self.waits_psums.eq(active & ((~free | hazard) | (issue & ~fetches))),
-            last.eq(left == 1),
+            self.waits_psums.eq(active & (~may_issue | ~fetches)),
         ]
+        with m.If(wait != 0):
+            m.d.sync += wait.eq(wait - 1)
         with m.If(issue):
             m.d.sync += [read_address.eq(read_address + 1), write_address.eq(write_address + 1),
-                         left.eq(left - 1), first.eq(0)]
+                         left.eq(left - 1), last.eq(left == 2), first.eq(0)]
 
         # Take the next op when there is no column, or with the last word of the present one; an END may
         # be taken early, and is then reported with that last word.
@@ -136,7 +133,8 @@ class ColumnEngine(wiring.Component):
             m.d.sync += active.eq(0)
         with m.If(takes_column):
             m.d.sync += [
-                column.eq(head), active.eq(1), first.eq(1), left.eq(head.words),
+                column.eq(head), active.eq(1), first.eq(1), left.eq(head.words), last.eq(head.words == 1),
+                fetches.eq(head.kind != OpKind.RESTART), wait.eq(head.wait),
                 free.eq(parity[head.cell] != head.step), write_address.eq(head.psum),
                 read_address.eq(Mux(head.kind == OpKind.RESTART, head.bias, head.psum)),
             ]

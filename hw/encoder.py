@@ -3,12 +3,13 @@
 from types import SimpleNamespace
 
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed, unsigned
-from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from amacrine.sw.layout import ColumnMode, Parameters
 
 from .numerics import ACTIVATION, DELTA, INDEX, Event, OpKind
+from .ram import block_ram, read_port
 
 BIAS_VALUES = (1, 1 << 8, -(1 << 16))
 """Values of a bias job's events: the bias in digits of base 256. The last one is repeated if need be."""
@@ -44,7 +45,7 @@ class Encoder(wiring.Component):
     Members
     -------
     start : In(1), job : In(job_layout)
-        Begins a job. Ignored while `busy`.
+        Begins a job. Only while not `busy`.
     busy : Out(1)
         From the cycle after `start` until END was taken.
     finishes : Out(1)
@@ -132,9 +133,9 @@ class Encoder(wiring.Component):
         shift = lanes.bit_length() - 1
         scan = SimpleNamespace(running=Signal(), valid=Signal(), ready=Signal(), empty=Signal(), stuck=Signal(),
                                word=Signal(INDEX), index=Signal(INDEX), value=Signal(DELTA))
-        m.submodules.reference = reference = memory.Memory(
-            shape=data.ArrayLayout(ACTIVATION, lanes), depth=params.reference_depth // lanes, init=[])
-        read, write = reference.read_port(), reference.write_port(granularity=1)
+        m.submodules.reference = reference = block_ram(
+            data.ArrayLayout(ACTIVATION, lanes), params.reference_depth // lanes)
+        read, write = read_port(m, reference), reference.write_port(granularity=1)
 
         # One bit of `valid` a stage; all stages move together, whenever the last one is free.
         advance = Signal()
@@ -154,8 +155,8 @@ class Encoder(wiring.Component):
         use_reference = Signal()
         m.d.comb += use_reference.eq(job.mode == ColumnMode.DELTA)
         vector = data.View(data.ArrayLayout(ACTIVATION, lanes), self.vector_data)
-        below = Signal(signed(18))   # -threshold
-        m.d.sync += below.eq(-job.threshold)
+        above = Signal(16)      # a difference is sent if its magnitude is above this
+        m.d.sync += above.eq(job.threshold - job.threshold.any())
         pending = Signal(lanes)
         fresh = Signal()
         x_s4, d_s4 = [], []
@@ -163,8 +164,11 @@ class Encoder(wiring.Component):
             x_s2, r_s2 = Signal(ACTIVATION, name=f"x_s2_{lane}"), Signal(ACTIVATION, name=f"r_s2_{lane}")
             x_s3, d_s3 = Signal(ACTIVATION, name=f"x_s3_{lane}"), Signal(DELTA, name=f"d_s3_{lane}")
             x, d = Signal(ACTIVATION, name=f"x_s4_{lane}"), Signal(DELTA, name=f"d_s4_{lane}")
-            over = Signal(name=f"over_{lane}")
-            m.d.comb += over.eq((d_s3 != 0) & ((d_s3 >= job.threshold) | (d_s3 <= below)))
+            # abs(d) > above, in one addition: d ^ sign is abs(d), less one if d is negative.
+            sign = d_s3[-1]
+            compared = Signal(18, name=f"compared_{lane}")
+            m.d.comb += compared.eq(Cat(sign, d_s3[:16] ^ sign.replicate(16)) + Cat(sign, ~above))
+            over = compared[-1]
             with m.If(advance):
                 m.d.sync += [
                     x_s2.eq(vector[lane]), r_s2.eq(Mux(use_reference, read.data[lane], 0)),

@@ -86,6 +86,8 @@ class Engine(wiring.Component):
             encoder.available.eq(sequencer.available), encoder.all_available.eq(sequencer.all_available),
             vectors.read_enable.eq(encoder.vector_enable), vectors.read_word.eq(encoder.vector_word),
             encoder.vector_data.eq(vectors.read_data), parts.fetch.job.eq(sequencer.fetch_job),
+        ]
+        m.d.sync += [     # counting may come a cycle late
             # While there is nothing to do, the job in the encoder is what the column engine waits for.
             counters.job.eq(Mux(columns.idle & parts.fetch.idle, sequencer.fetch_job.job, columns.job)),
             counters.starts.eq(columns.starts), counters.takes.eq(columns.takes),
@@ -177,25 +179,26 @@ class Engine(wiring.Component):
     def _read_registers(self, m, parts, control):
         """The readable side of the bus: address, then the tables' own register, then this one."""
         constants = [IDENTITY] + [0] * (Register.PARAMETERS - 1) + list(self.params.as_dict().values())
-        address, page = Signal(REGISTER_BITS), self.bus_address[8:16]
-        m.d.comb += [parts.counters.read_job.eq(self.bus_address[3:]),
-                     parts.counters.read_field.eq(self.bus_address[:3])]
-        m.d.sync += address.eq(self.bus_address)
-        is_counter = Signal()
-        m.d.sync += is_counter.eq(page == Register.COUNTERS >> 8)
+        address, page = self.bus_address, self.bus_address[8:16]
+        m.d.comb += [
+            parts.counters.read.eq((page == Register.COUNTERS >> 8) & ~address[16:].any()),
+            parts.counters.read_job.eq(address[3:]), parts.counters.read_field.eq(address[:3]),
+            parts.vectors.host_selects.eq(address[16]), parts.cell.state_selects.eq(address[17]),
+        ]
+        # Each source is zero unless it is meant. While it runs, the memories are the engine's.
         value = Signal(32)
-        with m.If(address[17]):
-            m.d.comb += value.eq(parts.cell.state_r_data)
-        with m.Elif(address[16]):
-            m.d.comb += value.eq(parts.vectors.host_r_data)
-        with m.Elif(is_counter):
-            m.d.comb += value.eq(parts.counters.read_data)
-        with m.Elif(address == Register.CONTROL):
-            m.d.comb += value.eq(control.busy | (control.run << 1) | (control.quiet << 2))
-        with m.Else():
+        with m.If(~address[8:].any()):
             with m.Switch(address[:5]):
+                with m.Case(Register.CONTROL):
+                    m.d.sync += value.eq(control.busy | (control.run << 1) | (control.quiet << 2))
                 for number, constant in enumerate(constants):
                     if constant:
                         with m.Case(number):
-                            m.d.comb += value.eq(Const(constant, 32))
+                            m.d.sync += value.eq(Const(constant, 32))
+                with m.Default():
+                    m.d.sync += value.eq(0)
+        with m.Else():
+            m.d.sync += value.eq(0)
+        memories = parts.cell.state_r_data | parts.vectors.host_r_data | parts.counters.read_data.as_signed()
+        value = Mux(control.run, value, value | memories)
         m.d.sync += self.bus_r_data.eq(value)

@@ -1,12 +1,12 @@
 """From events to weight bursts: the column fetch."""
 
-from amaranth.hdl import Module, Signal, unsigned
+from amaranth.hdl import Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from amacrine.sw.layout import Parameters
 
-from .numerics import CELL, JOB, Event, OpKind, op_layout, request_layout
+from .numerics import CELL, HAZARD_CYCLES, JOB, Event, OpKind, op_layout, request_layout
 from .queue import Queue
 
 
@@ -72,6 +72,12 @@ class ColumnFetch(wiring.Component):
             base_s1.eq(job.weights), length_s1.eq(job.words),
             op_s2.eq(op_s1), base_s2.eq(base_s1), offset_s2.eq(index_s1 * length_s1),
         ]
+        # A partial sum may be read again HAZARD_CYCLES after it was read. Columns of one job that are shorter wait for
+        # the difference; between two jobs, whose columns may overlap otherwise, short ones wait in full.
+        last_job, short = Signal(JOB), job.words < HAZARD_CYCLES
+        with m.If(self.event.valid & self.event.ready):
+            m.d.sync += last_job.eq(job.job)
+        m.d.sync += op_s1.wait.eq(Mux(short, Mux(job.job == last_job, -job.words[:2], HAZARD_CYCLES - 1), 0))
         for field in ("psum", "bias", "words", "job", "cell", "step"):
             m.d.sync += op_s1[field].eq(job[field])
         m.d.comb += self.idle.eq(~valid.any() & ~ops.o.valid)

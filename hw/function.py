@@ -1,6 +1,6 @@
 """σ and tanh: one table with linear interpolation, or the value itself."""
 
-from amaranth.hdl import Const, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -10,6 +10,9 @@ from amacrine.sw.layout import Function
 from .numerics import ACTIVATION, PRE, delay
 
 ENTRY = data.StructLayout({"value": unsigned(18), "slope": unsigned(13)})
+# Half an LSB of the result is in the table already: tanh first, then sigmoid, whose LSB is twice as large.
+ENTRIES = [{"value": int(value) + half, "slope": int(slope)}
+           for half in (1 << 1, 1 << 2) for value, slope in zip(TABLE[:256], SLOPE, strict=True)]
 
 
 class FunctionUnit(wiring.Component):
@@ -17,6 +20,11 @@ class FunctionUnit(wiring.Component):
 
     Bit for bit sw/activation.py: tanh and sigmoid from one table of 256 segments; IDENTITY passes the low 16
     bits, RELU those above zero. One block RAM and one multiplier.
+
+    Parameters
+    ----------
+    linear : bool
+        Whether IDENTITY and RELU are there; costs about 40 LUTs.
 
     Members
     -------
@@ -30,51 +38,48 @@ class FunctionUnit(wiring.Component):
 
     LATENCY = 6
 
-    def __init__(self):
+    def __init__(self, linear=True):
+        self.linear = linear
         super().__init__({"function": In(Function), "x": In(PRE), "y": Out(ACTIVATION)})
 
     def elaborate(self, platform):
         m = Module()
-        table = [{"value": int(value), "slope": int(slope)} for value, slope in zip(TABLE, SLOPE, strict=False)]
-        m.submodules.table = table = memory.Memory(shape=ENTRY, depth=256, init=table)
+        m.submodules.table = table = memory.Memory(shape=ENTRY, depth=512, init=ENTRIES)
         read = table.read_port()
 
         # s1: u = |x| at 13 fractional bits of tanh's argument, which is x / 2 for a sigmoid.
         magnitude, doubled, u_s1 = Signal(18), Signal(19), Signal(16)
-        is_tanh = self.function == Function.TANH
-        m.d.comb += [magnitude.eq(Mux(self.x < 0, -self.x, self.x)),
-                     doubled.eq(Mux(is_tanh, magnitude << 1, magnitude))]
-        m.d.sync += u_s1.eq(Mux(doubled >> 16 != 0, 0xFFFF, doubled))
+        is_tanh, negative = self.function == Function.TANH, self.x[-1]
+        is_tanh_s1 = delay(m, is_tanh, 1)
+        m.d.comb += [magnitude.eq(Mux(negative, -self.x, self.x)),
+                     doubled.eq(Mux(is_tanh, magnitude << 1, magnitude)), read.addr.eq(Cat(u_s1[8:], ~is_tanh_s1))]
+        m.d.sync += u_s1.eq(Mux(doubled[16:].any(), 0xFFFF, doubled))
         # s2: the table's entry; s3: factors; s4: product; s5: magnitude of the result; s6: the result.
         value_s3, slope_s3, product_s4, base_s4 = Signal(18), Signal(13), Signal(21), Signal(18)
         low_s3 = delay(m, u_s1[:8], 2)
-        sum_s4, result_s5 = Signal(27), Signal(17)
-        function_s4, function_s5 = delay(m, self.function, 4), Signal(Function)
-        m.d.comb += [read.addr.eq(u_s1 >> 8), sum_s4.eq((base_s4 << 8) + product_s4)]
-        half = Mux(function_s4 == Function.TANH, 1 << 9, 1 << 10)
-        rounded = Signal(27)
-        m.d.comb += rounded.eq(sum_s4 + half)
+        sum_s4, cap_s4, result_s5 = Signal(26), Signal(), Signal(15)
+        is_tanh_s4, negative_s4 = delay(m, is_tanh_s1, 3), delay(m, negative, 4)
         m.d.sync += [
             value_s3.eq(read.data.value), slope_s3.eq(read.data.slope),
             product_s4.eq(slope_s3 * low_s3), base_s4.eq(value_s3),
-            # Rounding can reach 1.0 only for tanh, whose bit 25 is then set; a sigmoid saturates below.
-            result_s5.eq(Mux(function_s4 != Function.TANH, rounded >> 11,
-                             Mux(rounded[25], (1 << 15) - 1, rounded >> 10))),
-            function_s5.eq(function_s4),
+            result_s5.eq(Mux(is_tanh_s4, Mux(cap_s4, 0x7FFF, sum_s4[10:]), Mux(cap_s4, 0x3FFF, sum_s4[11:]))),
         ]
-        x_s5 = delay(m, self.x[:16], 5)
-        negative_s5 = delay(m, self.x < 0, 5)
-        y = Signal(signed(18))
-        with m.Switch(function_s5):
-            with m.Case(Function.TANH):
-                m.d.comb += y.eq(Mux(negative_s5, -result_s5, result_s5))
-            with m.Case(Function.SIGMOID):
-                m.d.comb += y.eq(16384 + Mux(negative_s5, -result_s5, result_s5))
-            with m.Case(Function.RELU):
-                m.d.comb += y.eq(Mux(x_s5[-1], 0, x_s5))
-            with m.Default():
-                m.d.comb += y.eq(x_s5.as_signed())
-        m.d.sync += self.y.eq(Mux(y > 32767, Const(32767), y))
+        # Bit 25 is tanh = 1.0, whose result must not be 1.0 for want of room: nor 0.5 + 0.5.
+        m.d.comb += [sum_s4.eq((base_s4 << 8) + product_s4), cap_s4.eq(sum_s4[25] & (is_tanh_s4 | ~negative_s4))]
+
+        is_tanh_s5, negative_s5 = delay(m, is_tanh_s4, 1), delay(m, negative_s4, 1)
+        term = Signal(ACTIVATION)
+        offset = Cat(negative_s5, Const(0, 13), ~is_tanh_s5)    # carry of the negation, and 0.5 for a sigmoid
+        m.d.comb += term.eq(result_s5 ^ negative_s5.replicate(16))
+        if self.linear:
+            is_linear = (self.function == Function.IDENTITY) | (self.function == Function.RELU)
+            is_linear_s5, linear_s1 = delay(m, is_linear, 5), Signal(ACTIVATION)
+            m.d.sync += linear_s1.eq(Mux((self.function == Function.RELU) & self.x[15], 0, self.x))
+            linear_s5 = delay(m, linear_s1, 4)
+            with m.If(is_linear_s5):
+                m.d.comb += term.eq(linear_s5)
+            offset = Mux(is_linear_s5, 0, offset)
+        m.d.sync += self.y.eq(term + offset)
         return m
 
 
@@ -95,25 +100,26 @@ class PreActivation(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         # One bit below the result's LSB is kept for the rounding: rq(v, s) = ((2v >> s) + 1) >> 1.
-        coarse_s1, fine_s2 = Signal(signed(33)), Signal(signed(33))
+        # What a coarse shift does not bring into 23 bits will not fit after a fine one of up to 3 either.
+        doubled, coarse_s1, fine_s2 = Signal(signed(33)), Signal(signed(23)), Signal(signed(23))
         shift_s1, narrow_s2 = delay(m, self.shift[:2], 1), delay(m, self.narrow, 2)
-        rounded = Signal(signed(33))
-        fits = Mux(narrow_s2, _fits(rounded, 16), _fits(rounded, 18))
-        limit = Signal(PRE)
-        m.d.comb += [
-            rounded.eq((fine_s2 + 1) >> 1),
-            limit.eq(Mux(narrow_s2, Mux(rounded < 0, -(1 << 15), (1 << 15) - 1),
-                         Mux(rounded < 0, -(1 << 17), (1 << 17) - 1))),
-        ]
+        large = Signal(3)
+        m.d.comb += [doubled.eq(self.psum << 1), large.eq(Cat(
+            ~_same(doubled[22:27]) & (self.shift[2:] == 0), ~_same(doubled[26:31]) & (self.shift[2:] < 2),
+            ~_same(doubled[30:33]) & (self.shift[2:] < 3)))]
+        large_s2, negative_s2 = delay(m, large.any(), 2), delay(m, self.psum[-1], 2)
+        rounded = Signal(signed(23))
+        fits = ~large_s2 & Mux(narrow_s2, _same(rounded[15:]), _same(rounded[17:]))
+        limit = Mux(narrow_s2, Cat((~negative_s2).replicate(15), negative_s2.replicate(3)),
+                    Cat((~negative_s2).replicate(17), negative_s2))
+        m.d.comb += rounded.eq((fine_s2 + 1) >> 1)
         m.d.sync += [
-            coarse_s1.eq((self.psum << 1) >> (self.shift[2:] << 2)),
-            fine_s2.eq(coarse_s1 >> shift_s1),
-            self.q.eq(Mux(fits, rounded, limit)),
+            coarse_s1.eq(doubled >> (self.shift[2:] << 2)), fine_s2.eq(coarse_s1 >> shift_s1),
+            self.q.eq(Mux(fits, rounded, limit.as_signed())),
         ]
         return m
 
 
-def _fits(value, bits):
-    """Whether a signed value can be written with `bits` bits."""
-    top = value[bits - 1:]
-    return (top == 0) | top.all()
+def _same(bits):
+    """Whether all bits are equal."""
+    return bits.all() | ~bits.any()

@@ -16,6 +16,10 @@ JOB = range(COLUMN_JOBS)
 CELL = range(CELL_JOBS + 1)
 
 
+HAZARD_CYCLES = 4
+"""Cycles after which a partial sum that was read, and then added to, may be read again (hw/columns.py)."""
+
+
 class OpKind(enum.Enum, shape=unsigned(2)):
     """What the column engine is asked to do."""
 
@@ -38,6 +42,7 @@ def op_layout(params: Parameters):
     return data.StructLayout({
         "kind": OpKind, "value": DELTA,
         "psum": range(params.psum_depth), "bias": range(params.psum_depth), "words": unsigned(12),
+        "wait": unsigned(2),      # cycles before the first word, for the sake of short columns
         "job": JOB, "cell": CELL, "step": 1,
     })
 

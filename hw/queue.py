@@ -1,8 +1,10 @@
 """A small first-in first-out queue in distributed RAM."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
+
+from .ram import block_ram, read_port
 
 
 class Queue(wiring.Component):
@@ -38,12 +40,53 @@ class Queue(wiring.Component):
         m.submodules.ram = ram = memory.Memory(shape=self.shape, depth=self.depth, init=[])
         write, read = ram.write_port(), ram.read_port(domain="comb")
         level = Signal(range(self.depth + 1))
-        push, pop = Signal(), Signal()
+        push, pop, valid = Signal(), Signal(), Signal()
         m.d.comb += [
             push.eq(self.i.valid & self.i.ready), pop.eq(self.o.valid & self.o.ready),
-            self.i.ready.eq(level != self.depth), self.o.valid.eq(level != 0),
-            self.room.eq(level < self.depth - self.margin),
+            self.i.ready.eq(level != self.depth), self.o.valid.eq(valid),
             write.data.eq(self.i.payload), write.en.eq(push), self.o.payload.eq(read.data),
         ]
-        m.d.sync += [write.addr.eq(write.addr + push), read.addr.eq(read.addr + pop), level.eq(level + push - pop)]
+        m.d.sync += [
+            valid.eq(push | (level > 1) | ((level == 1) & ~pop)),
+            self.room.eq(level < self.depth - self.margin - 1),     # a cycle late, so one more is kept free
+        ]
+        # `pop` comes late in a cycle: it only enables registers.
+        with m.If(push):
+            m.d.sync += write.addr.eq(write.addr + 1)
+        with m.If(pop):
+            m.d.sync += read.addr.eq(read.addr + 1)
+        with m.If(push ^ pop):
+            m.d.sync += level.eq(Mux(push, level + 1, level - 1))
+        return m
+
+
+class OutputQueue(wiring.Component):
+    """Holds up to `depth` payloads in block RAM, for a writer that keeps count and never writes too many.
+
+    Latency 2 cycles, 1 payload a cycle.
+
+    Members
+    -------
+    i : In(stream of `shape`, always ready)
+    o : Out(stream of `shape`)
+    """
+
+    def __init__(self, shape, depth):
+        if depth < 2 or depth & (depth - 1):
+            raise ValueError(f"depth must be a power of two from 2, not {depth!r}")
+        self.shape, self.depth = shape, depth
+        super().__init__({"i": In(stream.Signature(shape, always_ready=True)), "o": Out(stream.Signature(shape))})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.ram = ram = block_ram(self.shape, self.depth)
+        write, read = ram.write_port(), read_port(m, ram)
+        there, valid = Signal(), Signal()
+        m.d.comb += [
+            write.data.eq(self.i.payload), write.en.eq(self.i.valid), there.eq(read.addr != write.addr),
+            read.en.eq(~valid | self.o.ready), self.o.valid.eq(valid), self.o.payload.eq(read.data),
+        ]
+        m.d.sync += write.addr.eq(write.addr + self.i.valid)
+        with m.If(read.en):
+            m.d.sync += [valid.eq(there), read.addr.eq(read.addr + there)]
         return m

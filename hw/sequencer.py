@@ -23,6 +23,7 @@ from .cell import cell_job_layout
 from .encoder import job_layout
 from .fetch import fetch_job_layout
 from .numerics import CELL, JOB
+from .ram import block_ram, read_port
 
 ENTRY = data.StructLayout({"job": JOB, "next_step": 1, "optional": 1, "_pad": 1, "source": CELL, "source_back": 1})
 COLUMN_CONTROL = data.StructLayout({"mode": unsigned(2), "_pad": unsigned(2), "cell": CELL})
@@ -63,8 +64,8 @@ class DescriptorTable(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         pairs = (len(self.fields) + 1) // 2
-        m.submodules.table = table = memory.Memory(shape=unsigned(32 * pairs), depth=self.depth, init=[])
-        write, read = table.write_port(granularity=32), table.read_port()
+        m.submodules.table = table = block_ram(unsigned(32 * pairs), self.depth)
+        write, read = table.write_port(granularity=32), read_port(m, table)
         m.d.comb += [
             write.addr.eq(self.host.row), write.data.eq(self.host.data.replicate(pairs)),
             write.en.eq(self.host.enable << self.host.pair), read.addr.eq(self.row), read.en.eq(self.enable),

@@ -1,12 +1,16 @@
 """Vector memory and the unit that streams inputs into it."""
 
-from amaranth.hdl import Module, Mux, Signal
-from amaranth.lib import data, memory, stream, wiring
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from amacrine.sw.layout import Parameters
 
 from .numerics import ACTIVATION
+from .ram import block_ram, read_port
 
 
 def word_layout(params: Parameters):
@@ -42,7 +46,7 @@ class VectorMemory(wiring.Component):
             "cell_enable": In(1), "cell_address": In(address), "cell_data": In(ACTIVATION),
             "input": In(stream.Signature(word_layout(params))),
             "host_write": In(1), "host_address": In(address), "host_w_data": In(ACTIVATION),
-            "host_reads": In(1), "host_r_data": Out(ACTIVATION),
+            "host_reads": In(1), "host_selects": In(1, init=1), "host_r_data": Out(ACTIVATION),
             "clear": In(1), "clear_word": In(word),
             "read_enable": In(1), "read_word": In(word), "read_data": Out(16 * params.lanes),
         })
@@ -51,30 +55,35 @@ class VectorMemory(wiring.Component):
         m = Module()
         lanes = self.params.lanes
         lane_bits = lanes.bit_length() - 1
-        m.submodules.ram = ram = memory.Memory(
-            shape=data.ArrayLayout(ACTIVATION, lanes), depth=self.params.vector_depth // lanes, init=[])
-        write, read = ram.write_port(granularity=1), ram.read_port()
+        write_word, enables = Signal.like(self.clear_word), Signal(lanes)
+        elements = Signal(data.ArrayLayout(ACTIVATION, lanes))
         address, value = Signal.like(self.cell_address), Signal(ACTIVATION)
         with m.If(self.cell_enable):
             m.d.comb += [address.eq(self.cell_address), value.eq(self.cell_data)]
         with m.Else():
             m.d.comb += [address.eq(self.host_address), value.eq(self.host_w_data)]
         with m.If(self.clear):
-            m.d.comb += [write.addr.eq(self.clear_word), write.en.eq(~0)]
+            m.d.comb += [write_word.eq(self.clear_word), enables.eq(~0)]
         with m.Elif(self.cell_enable | self.host_write):
-            m.d.comb += [write.addr.eq(address >> lane_bits), write.en.eq(1 << (address & (lanes - 1)))]
-            m.d.comb += [write.data[lane].eq(value) for lane in range(lanes)]
+            m.d.comb += [write_word.eq(address >> lane_bits), enables.eq(1 << (address & (lanes - 1)))]
+            m.d.comb += [elements[lane].eq(value) for lane in range(lanes)]
         with m.Else():
-            m.d.comb += [write.addr.eq(self.input.p.address), write.data.eq(self.input.p.elements),
-                         write.en.eq(self.input.valid.replicate(lanes)), self.input.ready.eq(1)]
+            m.d.comb += [write_word.eq(self.input.p.address), elements.eq(self.input.p.elements),
+                         enables.eq(self.input.valid.replicate(lanes)), self.input.ready.eq(1)]
 
-        host_lane = Signal(range(lanes))
-        m.d.sync += host_lane.eq(self.host_address)
-        m.d.comb += [
-            read.addr.eq(Mux(self.host_reads, self.host_address >> lane_bits, self.read_word)),
-            read.en.eq(self.read_enable | self.host_reads),
-            self.read_data.eq(read.data), self.host_r_data.eq(read.data[host_lane]),
-        ]
+        words = []
+        for lane in range(lanes):
+            m.submodules[f"lane{lane}"] = ram = block_ram(ACTIVATION, self.params.vector_depth // lanes)
+            write, read = ram.write_port(), read_port(m, ram)
+            m.d.comb += [
+                write.addr.eq(write_word), write.data.eq(elements[lane]), write.en.eq(enables[lane]),
+                read.addr.eq(Mux(self.host_reads, self.host_address >> lane_bits, self.read_word)),
+                read.en.eq(self.read_enable | self.host_reads),
+                # For the host, all lanes but one are zero, so that an OR selects.
+                read.zero.eq(self.host_reads & ~(self.host_selects & (self.host_address & (lanes - 1) == lane))),
+            ]
+            words.append(read.data)
+        m.d.comb += [self.read_data.eq(Cat(words)), self.host_r_data.eq(reduce(or_, words))]
         return m
 
 
