@@ -236,34 +236,40 @@ class CellSequencer(wiring.Component):
         m = Module()
         m.submodules.table = table = DescriptorTable(CELL_FIELDS, CELL_JOBS + 1)
         wiring.connect(m, table.host, wiring.flipped(self.descriptor_write))
-        # Stages: read the descriptor of cell job `coming`, keep it, check whether job `cell` can start.
-        coming, read, cell = Signal(CELL), Signal(CELL), Signal(CELL)
-        valid, moves = Signal(2), Signal()
+        # Stages: read the descriptor of cell job `coming`; keep it; check whether job `cell` can start; offer it.
+        coming, read, cell, offered = Signal(CELL), Signal(CELL), Signal(CELL), Signal(CELL)
+        valid, moves, taken, step = Signal(2), Signal(), Signal(), Signal()
         job = Signal(cell_job_layout(self.params))
         waits = {name: Signal(WAIT, name=name) for name in ("wait_a", "wait_b", "wait_c")}
-        started, step = Signal(CELL_JOBS, init=-1), Signal()
+        started = Signal(CELL_JOBS, init=-1)
         ready = valid[1] & self.run
         # Partial sums must be complete, and the vector that will be written must have been read.
         for name, bits, wanted in (("wait_a", self.done, step), ("wait_b", self.done, step),
                                    ("wait_c", self.ran, ~step)):
             wait = waits[name]
             ready &= ~wait.used | (bits.bit_select(wait.job, 1) == wanted)
-        m.d.comb += [
-            step.eq(~started.bit_select(cell, 1)), self.job.valid.eq(ready), moves.eq(~ready | self.job.ready),
-            table.row.eq(coming), table.enable.eq(moves),
-            self.job.p.eq(job), self.job.p.cell.eq(cell), self.job.p.step.eq(step),
-        ]
+
+        def after(number):
+            return Mux(number + 1 == self.count, 0, number + 1)
+
         control = data.View(CELL_CONTROL, table.field_control[:15])
+        m.d.comb += [
+            step.eq(~started.bit_select(cell, 1)), taken.eq(self.job.valid & self.job.ready),
+            moves.eq(~self.job.valid), table.row.eq(coming), table.enable.eq(moves),
+        ]
         with m.If(moves):
-            m.d.sync += [read.eq(coming), cell.eq(read), valid.eq((valid << 1) | 1),
-                         coming.eq(Mux(coming + 1 == self.count, 0, coming + 1))]
+            m.d.sync += [read.eq(coming), cell.eq(read), coming.eq(after(coming)), valid.eq((valid << 1) | 1),
+                         self.job.valid.eq(ready), offered.eq(cell), self.job.p.eq(job),
+                         self.job.p.cell.eq(cell), self.job.p.step.eq(step)]
             m.d.sync += [wait.eq(getattr(table, f"field_{name}")) for name, wait in waits.items()]
             m.d.sync += [job[name].eq(getattr(table, f"field_{name}"))
                          for name in ("psum", "blocks", "units", "state", "vector")]
             m.d.sync += [job[name].eq(control[name])
                          for name in ("kind", "function", "shift", "out_shift", "cell_shift", "output")]
-        with m.If(self.job.valid & self.job.ready):
-            m.d.sync += started.bit_select(cell, 1).eq(step)
+        with m.If(taken):
+            # What is in the stages before may be the same job: look at it again.
+            m.d.sync += [started.bit_select(offered, 1).eq(self.job.p.step), self.job.valid.eq(0),
+                         valid.eq(0), coming.eq(after(offered))]
         with m.If(self.reset):
-            m.d.sync += [coming.eq(0), valid.eq(0), started.eq(~0)]
+            m.d.sync += [coming.eq(0), valid.eq(0), started.eq(~0), self.job.valid.eq(0)]
         return m

@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 the hardware differs from the golden model, 2 something th
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
@@ -14,6 +15,10 @@ from typing import IO, Any
 import click
 
 from .errors import AmacrineError
+
+# NumPy reads this when it is loaded. Our matrices are small: further threads mostly wait for each other, and
+# on a machine with other work to do everything takes many times as long.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # Name -> (module:function, one line for --help). Modules load when their command runs, so that the
 # heavy imports of one command slow down neither the others nor --help.
@@ -31,7 +36,7 @@ class OneLineError(click.ClickException):
 
     def __init__(self, message: str, exit_code: int = 2) -> None:
         super().__init__(message)
-        self.exit_code = exit_code
+        self.exit_code = exit_code  # type: ignore[misc]  # click declares it for the class, reads the instance's
 
     def show(self, file: IO[Any] | None = None) -> None:
         click.echo(f"amacrine: error: {self.message}", file, err=True)
@@ -48,7 +53,7 @@ def one_line_errors() -> Iterator[None]:
         raise  # shows the help
     except click.UsageError as error:
         usage = f" (see '{error.ctx.command_path} --help')" if error.ctx else ""
-        raise OneLineError(" ".join(error.format_message().split()) + usage) from error
+        raise OneLineError(" ".join(error.format_message().split()).rstrip(".") + usage) from error
 
 
 class LazyGroup(click.Group):

@@ -22,6 +22,7 @@ from numpy.random import RandomState
 from .errors import AmacrineError
 from .files import package_file
 from .signals import NOISES, add_noise, speech_like
+from .thresholds import parse_thresholds
 
 RATE_HZ = 16_000
 WINDOW_LENGTH = 320  # samples: 20 ms
@@ -30,6 +31,8 @@ N_BINS = WINDOW_LENGTH // 2 + 1
 WINDOW = np.sqrt(np.hanning(WINDOW_LENGTH))  # before the FFT and again after the inverse one
 POWER_FLOOR = 1e-12
 MIN_GAIN = 10 ** (-80 / 20)
+THRESHOLDS = parse_thresholds("MatMul_0=0.3,GRU_14.input=0.15,GRU_20.input=0.1,MatMul_23=0.05,"
+                              "GRU_14.recurrent=0.1,GRU_20.recurrent=0.15")
 
 
 def model_path() -> Path:

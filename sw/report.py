@@ -50,6 +50,7 @@ class RunStats:
     sisdr_references_db : SI-SDR of what to compare it with, for example ``noisy`` and ``float``
     thresholds : Θ in units of the vector that it applies to, by name
     frame_hz : frames a second in real time; None if the network has no time of its own
+    wall_seconds : that the engine took on this machine, or None if not measured
     """
 
     frames: int
@@ -61,6 +62,7 @@ class RunStats:
     sisdr_references_db: Mapping[str, float] = field(default_factory=dict)
     thresholds: Mapping[str, float] = field(default_factory=dict)
     frame_hz: float | None = None
+    wall_seconds: float | None = None
 
     def __post_init__(self) -> None:
         names = [job.name for job in self.jobs]
@@ -103,6 +105,11 @@ class RunStats:
             return None
         return CLOCK_HZ / self.frame_hz / self.cycles_mean
 
+    @property
+    def cycles_per_second(self) -> float | None:
+        """Clock cycles that the simulation did in a second."""
+        return self.cycles_mean * self.frames / self.wall_seconds if self.cycles_mean and self.wall_seconds else None
+
 
 def _layer(job: JobStats) -> str:
     return job.name.rpartition(".")[0] or job.name
@@ -125,6 +132,8 @@ def to_json(stats: RunStats) -> str:
         "dense_weight_bytes_per_frame": stats.total.dense_bytes / stats.frames if counted else None,
         "cycles_per_frame": None if stats.cycles_mean is None else cycles,
         "real_time_factor_at_100_mhz": stats.real_time_factor,
+        "wall_seconds": stats.wall_seconds,
+        "simulated_cycles_per_second": stats.cycles_per_second,
         "sisdr_db": _finite(stats.sisdr_db),
         "sisdr_references_db": {name: _finite(db) for name, db in stats.sisdr_references_db.items()},
         "thresholds": dict(stats.thresholds),
@@ -183,6 +192,8 @@ def _figures(stats: RunStats) -> list[str]:
             figures["cycles a frame"] += f", {stats.cycles_max:,} at most"
     if stats.real_time_factor is not None:
         figures["at 100 MHz"] = f"{stats.real_time_factor:.1f} times real time"
+    if stats.wall_seconds is not None:
+        figures["this machine"] = _speed(stats, stats.wall_seconds)
     if stats.sisdr_db is not None:
         figures["SI-SDR"] = f"{stats.sisdr_db:.2f} dB"
         if stats.sisdr_references_db:
@@ -192,3 +203,12 @@ def _figures(stats: RunStats) -> list[str]:
         figures["thresholds"] = ", ".join(f"{name} {theta:g}" for name, theta in stats.thresholds.items())
     width = max(map(len, figures))
     return [f"{name:<{width}}  {value}" for name, value in figures.items()]
+
+
+def _speed(stats: RunStats, seconds: float) -> str:
+    text = f"{seconds:.1f} s"
+    if stats.cycles_per_second is not None:
+        text += f", {stats.cycles_per_second:,.0f} cycles a second"
+    elif stats.frame_hz is not None:
+        text += f", {stats.frames / stats.frame_hz / seconds:.1f} times real time"
+    return text

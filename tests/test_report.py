@@ -27,6 +27,7 @@ STATS = report.RunStats(
     sisdr_references_db={"noisy": 10.0, "float": 16.654},
     thresholds={"features": 0.5, "hidden": 0.1},
     frame_hz=100.0,
+    wall_seconds=1.5,
 )
 
 TABLE = """\
@@ -41,6 +42,7 @@ equal to golden model  yes, every frame
 recurrent layers       85.0% of columns skipped
 cycles a frame         12,346 on average, 20,000 at most
 at 100 MHz             81.0 times real time
+this machine           1.5 s, 823,040 cycles a second
 SI-SDR                 16.50 dB (noisy 10.00 dB, float 16.65 dB)
 thresholds             features 0.5, hidden 0.1
 """
@@ -78,6 +80,8 @@ def test_json_holds_every_figure() -> None:
         "dense_weight_bytes_per_frame": 1_024_000,
         "cycles_per_frame": {"mean": 12_345.6, "max": 20_000},
         "real_time_factor_at_100_mhz": pytest.approx(1e6 / 12_345.6),
+        "wall_seconds": 1.5,
+        "simulated_cycles_per_second": pytest.approx(823_040),
         "sisdr_db": 16.5,
         "sisdr_references_db": {"noisy": 10.0, "float": 16.654},
         "thresholds": {"features": 0.5, "hidden": 0.1},
@@ -96,11 +100,12 @@ def test_json_has_null_for_what_is_unknown_or_infinite() -> None:
 
 
 def test_a_run_in_floating_point_has_no_columns() -> None:
-    stats = report.RunStats(7, ())
+    stats = report.RunStats(7, (), frame_hz=100.0, wall_seconds=0.007)
     result = json.loads(report.to_json(stats))
     assert result["columns_skipped"] is result["weight_bytes_per_frame"] is None
     assert result["recurrent_columns_skipped"] is None
     assert report.table(stats).startswith("frames ")
+    assert report.table(stats).endswith("0.0 s, 10.0 times real time\n")
 
 
 def test_json_takes_numpy_numbers() -> None:
