@@ -72,7 +72,7 @@ class Cell(wiring.Component):
     write_enable, write_address, write_data : Out
         To the vector memory.
     state_address, state_write, state_w_data, state_r_data
-        The host's port on the cell state, only while idle; data a cycle after the address.
+        The host's port on the cell state, only while idle; data two cycles after the address.
     output : Out(stream of ACTIVATION)
         Vectors for the host.
     discard : In(1)
@@ -80,7 +80,7 @@ class Cell(wiring.Component):
     reset : In(1)
         Start of a sequence: forgets `read_done` and `write_done`. Only while idle.
     idle : Out(1)
-        Nothing is under way, and the host has taken all results.
+        Nothing was under way a cycle ago, and the host had taken all results.
     """
 
     OUTPUT_DEPTH = 512
@@ -117,7 +117,7 @@ class Cell(wiring.Component):
         is_lstm = units[25].kind == CellKind.LSTM
         m.d.comb += store_s25.eq(Mux(is_lstm, delay(m, rounded_s14[:16], 11), state_s25))
         self._write(m, units[LATENCY], h_s26)
-        m.d.comb += self.idle.eq(~unit.valid & ~Cat(u.valid for u in units).any() & self.job.ready & self._empty)
+        m.d.sync += self.idle.eq(~Cat(u.valid for u in units).any() & self.job.ready & self._empty)
         return m
 
     def _load(self, m, unit):
@@ -238,13 +238,16 @@ class Cell(wiring.Component):
         store_s25 = Signal(ACTIVATION)
         u = units[25]
         with m.If(self.idle):
-            m.d.comb += [read.addr.eq(self.state_address), read.zero.eq(~self.state_selects), write.addr.eq(self.state_address),
-                         write.data.eq(self.state_w_data), write.en.eq(self.state_write)]
+            m.d.comb += [read.addr.eq(self.state_address), read.zero.eq(~self.state_selects),
+                         write.addr.eq(self.state_address), write.data.eq(self.state_w_data),
+                         write.en.eq(self.state_write)]
         with m.Else():
-            m.d.comb += [read.addr.eq(units[9].state), write.addr.eq(u.state), write.data.eq(store_s25),
+            m.d.comb += [read.addr.eq(units[8].state), write.addr.eq(u.state), write.data.eq(store_s25),
                          write.en.eq(u.valid & (u.kind != CellKind.DENSE))]
-        m.d.comb += self.state_r_data.eq(read.data)
-        return read.data, store_s25
+        state_s10 = Signal(ACTIVATION)
+        m.d.comb += self.state_r_data.eq(state_s10)
+        m.d.sync += state_s10.eq(read.data)
+        return state_s10, store_s25
 
     def _first_sum(self, m, units, q_s4, front0_s10, front1_s10, state_s10):
         """Stages 10 to 14. GRU: nx + r * nh; LSTM: i * g, then f * c + i * g; dense: q. Requantised by 15."""

@@ -20,7 +20,7 @@ def job_layout(params: Parameters):
     return data.StructLayout({
         "mode": ColumnMode,
         "source_word": range(params.vector_depth // params.lanes),
-        "length": INDEX,
+        "length": INDEX,          # words of the source to scan; events of a bias job
         "reference_word": range(params.reference_depth // params.lanes),
         "threshold": unsigned(16),
     })
@@ -141,9 +141,7 @@ class Encoder(wiring.Component):
         advance = Signal()
         valid = Signal(4)
         words = [Signal(INDEX, name=f"word_s{s}") for s in range(1, 5)]
-        last_word = Signal(INDEX)
-        with m.If(self.start):
-            m.d.sync += last_word.eq((self.job.length + lanes - 1) >> shift)
+        last_word = job.length
         issue = Signal()
         m.d.comb += [
             issue.eq(scan.running & (scan.word != last_word)
@@ -173,10 +171,12 @@ class Encoder(wiring.Component):
                 m.d.sync += [
                     x_s2.eq(vector[lane]), r_s2.eq(Mux(use_reference, read.data[lane], 0)),
                     x_s3.eq(x_s2), d_s3.eq(x_s2 - r_s2),
-                    x.eq(x_s3), d.eq(d_s3), pending[lane].eq(over & valid[2]),
+                    d.eq(d_s3), pending[lane].eq(over & valid[2]),
                 ]
             with m.If(self.clear | self.reset):     # zero is what clearing writes
                 m.d.sync += x.eq(0)
+            with m.Elif(advance):
+                m.d.sync += x.eq(x_s3)
             x_s4.append(x)
             d_s4.append(d)
         with m.If(advance):

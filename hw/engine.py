@@ -40,7 +40,7 @@ class Engine(wiring.Component):
     input, output : streams of ACTIVATION
         Vectors, element 0 first.
     bus_address, bus_w_data, bus_write : In; bus_r_data : Out
-        Registers (`amacrine.sw.layout.Register`); data is read two cycles after the address.
+        Registers (`amacrine.sw.layout.Register`); data is read three cycles after the address.
     """
 
     def __init__(self, params: Parameters | None = None):
@@ -80,7 +80,6 @@ class Engine(wiring.Component):
         m.d.comb += [
             loader.read.eq(sequencer.input_read),
             sequencer.input_done.eq(loader.done), sequencer.input_count.eq(loader.count),
-            sequencer.input_words.eq(loader.words),
             encoder.job.eq(sequencer.encoder_job), encoder.start.eq(sequencer.start),
             sequencer.encoder_finishes.eq(encoder.finishes),
             encoder.available.eq(sequencer.available), encoder.all_available.eq(sequencer.all_available),
@@ -199,6 +198,7 @@ class Engine(wiring.Component):
                     m.d.sync += value.eq(0)
         with m.Else():
             m.d.sync += value.eq(0)
-        memories = parts.cell.state_r_data | parts.vectors.host_r_data | parts.counters.read_data.as_signed()
-        value = Mux(control.run, value, value | memories)
-        m.d.sync += self.bus_r_data.eq(value)
+        vector, counter, late = Signal(ACTIVATION), Signal(32), Signal(32)
+        memories = parts.cell.state_r_data | vector | counter.as_signed()
+        m.d.sync += [vector.eq(parts.vectors.host_r_data), counter.eq(parts.counters.read_data), late.eq(value),
+                     self.bus_r_data.eq(Mux(control.run, late, late | memories))]

@@ -81,8 +81,8 @@ class ColumnSequencer(wiring.Component):
     An entry is passed over if its job has already run for the step, or if it is optional and the step's input
     is not there (for the first layer: not complete; for others: not scanned). A later entry with the same job
     then takes care of it. That is how one fixed list serves a stream of inputs that never pauses as
-    well as one that does, where recurrent columns run in anticipation. Two cycles from one job's end to the next
-    one's start, one more for each entry passed over.
+    well as one that does, where recurrent columns run in
+    anticipation. Two cycles from one job's end to the next one's start, two more for each entry passed over.
 
     Members
     -------
@@ -97,8 +97,6 @@ class ColumnSequencer(wiring.Component):
         Last step, modulo 4, whose input is complete; elements of the next one.
     input_read : Out(2)
         Last step, modulo 4, whose input has been scanned.
-    input_words : In
-        Words of vector memory from the first of the input's two places to the second.
     encoder_job, start, encoder_finishes, available, all_available
         To and from the encoder.
     fetch_job : Out
@@ -115,7 +113,6 @@ class ColumnSequencer(wiring.Component):
             "write_done": In(CELL_JOBS),
             "progress_cell": In(CELL), "progress_count": In(12),
             "input_done": In(2), "input_count": In(12), "input_read": Out(2, init=3),
-            "input_words": In(range(params.vector_depth // params.lanes)),
             "encoder_job": Out(job_layout(params)), "start": Out(1), "encoder_finishes": In(1),
             "available": Out(12), "all_available": Out(1),
             "ran": Out(COLUMN_JOBS, init=(1 << COLUMN_JOBS) - 1),
@@ -134,7 +131,8 @@ class ColumnSequencer(wiring.Component):
         # Steps modulo 4: the first layer, which reads the input, can be a step ahead of the rest of the list.
         position, iteration = Signal(range(LIST_ENTRIES)), Signal(2)
         ran = self.ran
-        entry, step, passes = read.data, Signal(2), Signal()
+        entry, step, passes = Signal(ENTRY), Signal(2), Signal()
+        m.d.sync += entry.eq(read.data)
         here, here_step, here_wanted = Signal(ENTRY), Signal(2), Signal()   # of the job that runs
         reads_input, input_was_read, input_is_next = entry.source == INPUT_SOURCE, Signal(), Signal()
         m.d.comb += [
@@ -158,21 +156,23 @@ class ColumnSequencer(wiring.Component):
                 with m.If(self.run):
                     m.d.comb += table.enable.eq(1)
                     m.d.sync += [here.eq(entry), here_step.eq(step), here_wanted.eq(step[0] ^ entry.source_back)]
+                    advance()
                     with m.If(passes):
-                        advance()
+                        m.next = "NEXT"
                     with m.Else():
                         m.next = "START"
+            with m.State("NEXT"):
+                m.next = "LIST"
             with m.State("START"):
                 m.d.comb += starts.eq(1)
                 m.next = "RUNS"
             with m.State("RUNS"):
                 with m.If(self.reset):
-                    m.next = "LIST"
+                    m.next = "NEXT"
                 with m.Elif(self.encoder_finishes):
                     m.d.sync += ran.bit_select(here.job, 1).eq(here_step[0])
                     with m.If(here.source == INPUT_SOURCE):
                         m.d.sync += self.input_read.eq(here_step)
-                    advance()
                     m.next = "LIST"
         with m.If(self.reset):
             m.d.sync += [position.eq(0), iteration.eq(0), ran.eq(~0), self.input_read.eq(~0)]
@@ -190,11 +190,9 @@ class ColumnSequencer(wiring.Component):
     def _hand_out(self, m, table, here, here_step, starts):
         """The descriptor's fields to the encoder, which keeps them, and to the fetch, for which they are kept here."""
         control = data.View(COLUMN_CONTROL, table.field_control[:8])
-        # The input has two places, used in turn.
-        second = (here.source == INPUT_SOURCE) & here_step[0]
         m.d.comb += [
             self.encoder_job.mode.eq(control.mode),
-            self.encoder_job.source_word.eq(table.field_source_word + Mux(second, self.input_words, 0)),
+            self.encoder_job.source_word.eq(Mux(here_step[0], table.field_odd_source_word, table.field_source_word)),
             self.encoder_job.length.eq(table.field_length),
             self.encoder_job.reference_word.eq(table.field_reference_word),
             self.encoder_job.threshold.eq(table.field_threshold),

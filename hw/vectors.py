@@ -97,8 +97,6 @@ class InputLoader(wiring.Component):
     -------
     base, length : In
         First word of the first place, and elements of the vector.
-    words : Out
-        Words from the first place to the second.
     run, reset : In(1)
     read : In(2)
         Last step, modulo 4, whose input was scanned.
@@ -113,7 +111,7 @@ class InputLoader(wiring.Component):
         self.params = params
         word = range(params.vector_depth // params.lanes)
         super().__init__({
-            "base": In(word), "length": In(12), "words": Out(word),
+            "base": In(word), "length": In(12),
             "run": In(1), "reset": In(1), "read": In(2),
             "input": In(stream.Signature(ACTIVATION)), "output": Out(stream.Signature(word_layout(params))),
             "done": Out(2, init=3), "count": Out(12),
@@ -128,8 +126,9 @@ class InputLoader(wiring.Component):
         full, ahead, takes, writes, completes = Signal(), Signal(2), Signal(), Signal(), Signal()
         full_lane, full_vector = taken[:lane_bits] == lanes - 1, taken + 1 == self.length
         last = Signal()                          # the waiting word ends its vector
+        words = Signal.like(self.base)           # from the first place to the second
         m.d.comb += [
-            self.words.eq((self.length + lanes - 1) >> lane_bits),
+            words.eq((self.length + lanes - 1) >> lane_bits),
             ahead.eq(step - self.read), self.input.ready.eq(self.run & (ahead != 3) & (~full | self.output.ready)),
             takes.eq(self.input.valid & self.input.ready), writes.eq(full & self.output.ready),
             self.output.valid.eq(full), completes.eq(takes & (full_lane | full_vector)),
@@ -141,13 +140,16 @@ class InputLoader(wiring.Component):
         with m.If(takes):
             with m.If(taken[:lane_bits] == 0):
                 m.d.sync += elements.eq(0)
-            m.d.sync += [elements[taken[:lane_bits]].eq(self.input.payload), taken.eq(taken + 1)]
+            m.d.sync += taken.eq(taken + 1)
+            for lane in range(lanes):       # not an index, which Yosys drops if it has no bits
+                with m.If(taken[:lane_bits] == lane):
+                    m.d.sync += elements[lane].eq(self.input.payload)
             with m.If(full_vector):
                 m.d.sync += [taken.eq(0), step.eq(step + 1)]
         with m.If(completes):
             m.d.sync += [
                 full.eq(1), last.eq(full_vector),
-                self.output.p.address.eq(self.base + (taken >> lane_bits) + Mux(step[0], self.words, 0)),
+                self.output.p.address.eq(self.base + (taken >> lane_bits) + Mux(step[0], words, 0)),
             ]
         m.d.comb += self.output.p.elements.eq(elements)
         with m.If(self.reset):

@@ -42,16 +42,18 @@ def build(make: Callable[[], Any]) -> Path:
     return folder
 
 
-def run(folder: Path, module: str, work: Path, seed: int = 1, only: str | None = None) -> list[str]:
+def run(folder: Path, module: str, work: Path, seed: int = 1, only: str | None = None,
+        plusargs: Sequence[str] = ()) -> list[str]:
     """Run the cocotb tests of a module, and return their names.
 
     Parameters
     ----------
     folder : from ``build``
     module : a module that Python can import, with cocotb tests
-    work : folder for log and results
+    work : folder for log and results, in which the simulation runs
     seed : of ``cocotb.RANDOM_SEED``
     only : regular expression on test names
+    plusargs : for the simulation
 
     Raises
     ------
@@ -60,7 +62,8 @@ def run(folder: Path, module: str, work: Path, seed: int = 1, only: str | None =
     log, results = work / f"{module}.log", work / f"{module}.xml"
     with contextlib.suppress(SystemExit, RuntimeError):     # the results tell more
         get_runner("verilator").test(module, "top", hdl_toplevel_lang="verilog", build_dir=folder, test_dir=work,
-                                     results_xml=str(results), seed=seed, log_file=log, test_filter=only)
+                                     results_xml=str(results), seed=seed, log_file=log, test_filter=only,
+                                     plusargs=list(plusargs))
     return _checked_results(results, log)
 
 

@@ -105,6 +105,7 @@ class SimulatedEngine:
         if program.parameters != self.parameters:
             raise AmacrineError(f"The program was compiled for other gateware ({program.parameters}) than is "
                                 f"simulated ({self.parameters}); compile it for this one.")
+        self._clear()       # what still runs must not see half of another program
         self.program = program
         image = np.ascontiguousarray(program.weights).view(np.uint8)
         self._library.simulation_load(self._simulation, image.ctypes.data, len(image), image.shape[1])
@@ -115,9 +116,7 @@ class SimulatedEngine:
     def reset(self) -> None:
         """Start a new sequence: state zero, or as the program's initial state has it; counters zero."""
         assert self.program is not None, "load a program first"
-        self.write(Register.CONTROL, CLEAR)
-        while self.read(Register.CONTROL) & CLEARING:
-            self._idle(64)
+        self._clear()
         for address, value in self.program.initial:
             self.write(int(address), int(value))
         self.write(Register.CONTROL, RUN)
@@ -165,6 +164,12 @@ class SimulatedEngine:
                            for field, name in enumerate(COUNTER_FIELDS)} for job in self.program.jobs}
         self.write(Register.CONTROL, RUN)
         return counters
+
+    def _clear(self) -> None:
+        """Stop and clear."""
+        self.write(Register.CONTROL, CLEAR)
+        while self.read(Register.CONTROL) & CLEARING:
+            self._idle(64)
 
     def _idle(self, cycles: int) -> None:
         self._library.simulation_begin(self._simulation, None, None, None, None, None, 0, 0, 0, 0, 0, 0, 1)

@@ -36,7 +36,10 @@ struct Simulation {
     uint64_t sent = 0, received = 0;
     Random random;
 
-    Simulation() : top(new Vtop(context.get())) {
+    Simulation() {
+        const char *arguments[] = {"simulation"};
+        context->commandArgs(1, arguments);     // ram.v looks for +weights
+        top.reset(new Vtop(context.get()));
         top->rst = 1;
         for (int i = 0; i < 4; i++) tick();
         top->rst = 0;
@@ -61,7 +64,7 @@ struct Simulation {
 
     uint32_t read(uint32_t address) {
         top->bus_address = address;
-        top->eval(); tick(); tick();
+        top->eval(); tick(); tick(); tick();
         return top->bus_r_data;
     }
 

@@ -90,7 +90,7 @@ class Layout:
         self.jobs.append(job)
         weights = fields.pop("weights")
         fields |= {"weight_low": weights & 0xFFFF, "weight_high": weights >> 16, "column_words": job.words,
-                   "length": job.columns, "threshold": job.theta}
+                   "threshold": job.theta}
         self.columns.append([fields.get(name, 0) for name in COLUMN_FIELDS])
 
 
@@ -177,11 +177,13 @@ def _add_layer(layout: Layout, layer: QLayer, cell: int, source: int, output: in
         words = pack_columns(job, GRU_INPUT_GATES if isinstance(layer, QGRU) and not recurrent else None,
                              parameters.pes)
         delta = job.source.encoder == "delta"
+        length = -(-job.source.n // parameters.lanes)
         layout.add_column_job(
             ProgramJob(name, len(layout.jobs), job.source.n, job.source.rows, words.shape[1],
                        job.source.encoder, job.source.theta),
-            source_word=(output if recurrent else source) // parameters.lanes,
-            reference_word=_reference(layout, job.source.n) if delta else 0,
+            source_word=(vector := (output if recurrent else source) // parameters.lanes), length=length,
+            odd_source_word=vector + (length if cell == 0 and not recurrent else 0),    # the input has two places
+            reference_word=layout.references.take(length * parameters.lanes) // parameters.lanes if delta else 0,
             weights=layout.add_weights(words), bias=bias,
             psum=psum + (blocks if recurrent and isinstance(layer, QGRU) else 0),
             control=(ColumnMode.DELTA if delta else ColumnMode.THRESHOLD) | cell << 4,
@@ -189,16 +191,10 @@ def _add_layer(layout: Layout, layer: QLayer, cell: int, source: int, output: in
     words = pack_bias(_bias_groups(layer), parameters.pes)
     layout.add_column_job(
         ProgramJob(f"{layer.name}.bias", len(layout.jobs), len(words), layer.bias.size, words.shape[1], "bias", 0),
-        weights=layout.add_weights(words), psum=bias, control=ColumnMode.BIAS | cell << 4)
+        weights=layout.add_weights(words), psum=bias, length=len(words), control=ColumnMode.BIAS | cell << 4)
     state = 0 if isinstance(layer, QDense) else layout.states.take(layer.size)
     return {"psum": psum, "blocks": blocks, "units": layer.size, "vector": output, "state": state,
             "control": _cell_control(layer)}
-
-
-def _reference(layout: Layout, length: int) -> int:
-    lanes = layout.parameters.lanes
-    words = -(-length // lanes)
-    return layout.references.take(words * lanes) // lanes
 
 
 def _bias_groups(layer: QLayer) -> np.ndarray:

@@ -93,8 +93,8 @@ class Function(IntEnum):
 
 # Descriptors are rows of 16-bit fields, written by the host as 32-bit pairs, first field in the low half.
 COLUMN_FIELDS = (
-    "source_word",     # first word of the source vector, `lanes` elements a word
-    "length",          # elements of the source vector; events of a bias job
+    "source_word",     # first word of the source vector, `lanes` elements a word, in even steps
+    "length",          # words of the source vector; events of a bias job
     "reference_word",  # first word of x̂ (delta)
     "threshold",       # Θ in LSBs of the source
     "weight_low",      # first weight word of column 0
@@ -103,6 +103,8 @@ COLUMN_FIELDS = (
     "psum",            # first partial-sum word
     "bias",            # first word of the bias copy (threshold)
     "control",         # mode[1:0], cell[7:4]: the cell job that reads these partial sums
+    "odd_source_word", # the same as source_word in odd steps: the input has two places
+    "pad",
 )
 CELL_FIELDS = (
     "psum",     # first partial-sum word; gate g follows at psum + g·blocks

@@ -1,0 +1,88 @@
+"""`amacrine bench`: what the hardware reaches, as tables and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import click
+
+from amacrine.sim.build import check_tools
+
+from . import options
+from .cli import LazyGroup
+from .files import check_writable, write_atomically
+from .progress import clock
+from .report import aligned
+
+COMMANDS = {
+    "utilisation": ("amacrine.sw.cli_bench:utilisation", "Share of cycles in which a weight word is consumed."),
+    "area": ("amacrine.sw.cli_bench:area", "Clock and area on an ECP5, placed and routed."),
+}
+
+
+@click.command(cls=LazyGroup, table=COMMANDS)
+def bench() -> None:
+    """Measure the hardware."""
+
+
+@click.command()
+@click.option("--hidden", type=click.IntRange(1, 4095), multiple=True, help="Units of a layer.")
+@click.option("--sparsity", type=click.FloatRange(0, 1, max_open=True), multiple=True,
+              help="Share of columns to skip.")
+@click.option("--pes", type=click.IntRange(1, 64), multiple=True, help="Processing elements.")
+@click.option("--latency", type=click.IntRange(1, 128), multiple=True,
+              help="Cycles from a weight request to its first word.")
+@click.option("--seed", type=click.IntRange(min=0), multiple=True, default=(1,), show_default=True)
+@options.json_file
+def utilisation(hidden: tuple[int, ...], sparsity: tuple[float, ...], pes: tuple[int, ...],
+                latency: tuple[int, ...], seed: tuple[int, ...], json_path: Path | None) -> None:
+    """Weight words consumed per clock cycle, over whole steps with everything counted.
+
+    The workload is that of EdgeDRNN's test bench: two GRU layers, 40 inputs. Options may be repeated, and
+    all combinations are measured; what is not given is 256 units, sparsity 0.9, 8 PEs, latency 1. Without
+    options, the standard table. Every run is compared with the golden model.
+    """
+    from amacrine.sim.bench import STANDARD, measure
+
+    check_tools()
+    if json_path is not None:
+        check_writable(json_path)
+    chosen = hidden or sparsity or pes or latency
+    rows = list(product(hidden or (256,), sparsity or (0.9,), pes or (8,), latency or (1,))) if chosen else STANDARD
+    results = []
+    for number, (one_seed, row) in enumerate(product(seed, rows), 1):
+        with clock(f"row {number} of {len(rows) * len(seed)}"):
+            results.append(measure(*row, seed=one_seed).as_dict())
+    _finish(results, json_path)
+
+
+@click.command()
+@click.option("--pes", type=click.IntRange(1, 64), multiple=True, default=(8,), show_default=True,
+              help="Processing elements; may be repeated.")
+@click.option("--seed", type=click.IntRange(min=0), multiple=True, default=(1, 2, 3), show_default=True,
+              help="Of the placement; may be repeated.")
+@options.json_file
+def area(pes: tuple[int, ...], seed: tuple[int, ...], json_path: Path | None) -> None:
+    """Clock frequency and area, synthesised, placed and routed for an LFE5U-85F, speed grade 6."""
+    if json_path is not None:
+        check_writable(json_path)
+    from amacrine.sim.area import AreaRow, measure, median
+
+    rows: list[AreaRow] = []
+    for number, (count, one_seed) in enumerate(product(pes, seed), 1):
+        with clock(f"synthesis, placement and routing {number} of {len(pes) * len(seed)}"):
+            rows += measure(count, [one_seed])
+    _finish([row.as_dict() for row in rows], json_path)
+    for count in pes:
+        click.echo(f"{count} PEs: {median(row for row in rows if row.pes == count):.1f} MHz, median of {len(seed)}")
+
+
+def _finish(rows: Sequence[dict[str, Any]], json_path: Path | None) -> None:
+    if json_path is not None:
+        write_atomically(json_path, (json.dumps(rows, indent=2) + "\n").encode())
+    cells = [[f"{value:,}" for value in row.values()] for row in rows]
+    click.echo("\n".join(aligned([list(rows[0]), *cells])))

@@ -1,0 +1,124 @@
+"""`amacrine run`: a network over input vectors, or NSNet2 over a sound file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import numpy as np
+
+from amacrine.sim.build import check_tools
+
+from . import nsnet2, options
+from .errors import AmacrineError, DiffersError
+from .execute import Execution, execute_float, execute_golden, execute_simulated
+from .extras import need
+from .files import check_writable, write_atomically
+from .layout import Parameters
+from .picture import event_raster, picture
+from .progress import clock
+from .quantise import quantise
+from .report import table, to_json
+from .thresholds import parse_thresholds
+from .workload import Enhancement, Workload, check_threshold_names, load_enhancement, load_vectors
+
+NSNET2 = "nsnet2"
+
+
+@click.command()
+@click.argument("model", metavar="nsnet2|MODEL.onnx")
+@click.argument("input_path", metavar="INPUT", type=options.FILE)
+@click.option("--out", "out_path", type=options.FILE, metavar="FILE", help="Where the output goes.")
+@click.option("--engine", type=click.Choice(["float", "golden", "sim"]), default="golden", show_default=True,
+              help="Floating point, the golden model, or the simulated hardware.")
+@options.theta
+@options.calibration
+@click.option("--reference", "reference_path", type=options.FILE, metavar="CLEAN.wav",
+              help="The clean recording; gives the SI-SDR (nsnet2 only).")
+@click.option("--picture", "picture_path", type=options.FILE, metavar="FILE.png",
+              help="Draw spectrograms and weight fetches (nsnet2 only).")
+@click.option("--frames", type=click.IntRange(min=1), metavar="N", help="Only the first N frames.")
+@options.pes
+@options.parameter
+@options.latency
+@options.json_file
+def run(model: str, input_path: Path, out_path: Path | None, engine: str, theta: str | None,
+        calibration: Path | None, reference_path: Path | None, picture_path: Path | None, frames: int | None,
+        pes: int, settings: tuple[str, ...], latency: int, json_path: Path | None) -> None:
+    """Run a network over a sequence and say what it cost.
+
+    \b
+    amacrine run nsnet2 NOISY.wav --out CLEAN.wav
+    amacrine run MODEL.onnx INPUTS.npy --out OUTPUTS.npy
+
+    INPUTS.npy holds input vectors (T, n) in real units; so will OUTPUTS.npy. Without --calibration, the
+    inputs themselves serve to choose number formats. With --engine sim, the golden model runs, too, and every
+    output and every count of the hardware is compared with it; if any differs, the exit code is 1.
+    """
+    for path in filter(None, (out_path, picture_path, json_path)):
+        check_writable(path)
+    parameters = options.parameters(pes, settings)
+    thresholds = parse_thresholds(theta) if theta is not None else nsnet2.THRESHOLDS if model == NSNET2 else {}
+    if engine == "sim":
+        check_tools()
+    workload, notes = load(model, input_path, calibration, reference_path, frames, picture_path, engine)
+    check_threshold_names(workload.network, thresholds)
+    trace = picture_path is not None
+    if trace:
+        need("matplotlib", extra="plot")
+    if engine == "float":
+        execution = execute_float(workload)
+        notes += ["--theta changes nothing in floating point"] if theta is not None else []
+    else:
+        if model != NSNET2 and calibration is None:
+            notes.append(f"number formats are chosen from {input_path} itself; --calibration takes other data")
+        with clock("quantising"):
+            network = quantise(workload.network, workload.calibration, thresholds)
+        execution = (execute_golden(workload, network, pes, trace) if engine == "golden" else
+                     execute_simulated(workload, network, parameters, latency, trace))
+    notes += write(execution, workload, parameters, out_path, picture_path, json_path)
+    for text in notes:
+        options.note(text)
+    click.echo(table(execution.stats), nl=False)
+    if execution.fault:
+        raise DiffersError(execution.fault)
+
+
+def load(model: str, input_path: Path, calibration: Path | None, reference_path: Path | None,
+         frames: int | None, picture_path: Path | None, engine: str) -> tuple[Workload, list[str]]:
+    """The workload that the command line names, and notes; options that do not belong to it are refused."""
+    if model == NSNET2:
+        if calibration is not None:
+            raise AmacrineError("nsnet2 brings its own calibration data; leave out --calibration")
+        if picture_path is not None and engine == "float":
+            raise AmacrineError("a picture shows weight fetches, which --engine float has none of; "
+                                "use --engine golden or sim")
+        return load_enhancement(input_path, reference_path, frames)
+    for option, path in (("--reference", reference_path), ("--picture", picture_path)):
+        if path is not None:
+            raise AmacrineError(f"{option} is for nsnet2 only; leave it out for {model}")
+    return load_vectors(Path(model), input_path, calibration, frames)
+
+
+def write(execution: Execution, workload: Workload, parameters: Parameters, out_path: Path | None,
+          picture_path: Path | None, json_path: Path | None) -> list[str]:
+    """Write the files that were asked for; returns notes."""
+    if picture_path is not None and isinstance(workload, Enhancement):
+        draw(picture_path, execution, workload, parameters.pes)
+    if json_path is not None:
+        write_atomically(json_path, to_json(execution.stats).encode())
+    return workload.save(out_path, execution.outputs) if out_path is not None else []
+
+
+def draw(path: Path, execution: Execution, workload: Enhancement, pes: int) -> None:
+    """The picture of an enhancement whose golden run has a trace."""
+    golden = execution.golden
+    assert golden is not None and golden.trace is not None
+    picture(
+        path, rate=nsnet2.RATE_HZ, frame_hz=workload.frame_hz,
+        sounds={"noisy": workload.noisy, "enhanced": workload.enhanced(execution.outputs)},
+        events={job: event_raster(steps, golden.network.jobs[job].source.n)
+                for job, steps in golden.trace.items()},
+        weight_bytes=np.sum([golden.words(job, pes) * pes for job in golden.events], axis=0),
+        dense_bytes=execution.stats.total.dense_bytes / execution.stats.frames,
+    )

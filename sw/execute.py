@@ -1,0 +1,187 @@
+"""Runs a workload on one of the engines: floating point, golden model, simulated hardware."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+import numpy as np
+
+from amacrine.sim.engine import SimulatedEngine, SimulatedRun
+
+from .compile import compile_network
+from .golden import Golden, GoldenRun
+from .layout import Parameters
+from .network import Network
+from .program import Program
+from .progress import bar, clock
+from .quantised import QuantisedNetwork
+from .report import JobStats, RunStats
+from .workload import Workload
+
+CHUNK = 50  # steps between two looks at the progress
+
+
+def run_float(network: Network, inputs: np.ndarray) -> np.ndarray:
+    """The network's own outputs, float64 (T, n_outputs)."""
+    parts, states = [], network.initial_states()
+    with bar("floating point", len(inputs)) as progress:
+        for start in range(0, len(inputs), CHUNK):
+            outputs, states = network.run_from(inputs[start : start + CHUNK], states)
+            parts.append(outputs)
+            progress.update(len(outputs))
+    return np.concatenate(parts)
+
+
+def run_golden(network: QuantisedNetwork, inputs: np.ndarray, trace: bool = False) -> GoldenRun:
+    """The golden model's run of int16 inputs (T, n_inputs) from the start of a sequence."""
+    golden, parts = Golden(network), []
+    with bar("golden model", len(inputs)) as progress:
+        for start in range(0, len(inputs), CHUNK):
+            parts.append(golden.run(inputs[start : start + CHUNK], trace))
+            progress.update(len(parts[-1].outputs))
+    return GoldenRun(
+        network,
+        {name: np.concatenate([part.vectors[name] for part in parts]) for name in parts[0].vectors},
+        {job: np.concatenate([part.events[job] for part in parts]) for job in parts[0].events},
+        parts[-1].anticipated,
+        {job: [step for part in parts for step in (part.trace or {})[job]] for job in parts[0].events}
+        if trace else None,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Execution:
+    """What an engine made of a workload.
+
+    Parameters
+    ----------
+    outputs : float64 (T, n_outputs), in real units
+    stats : the figures
+    golden : the golden model's run; None in floating point
+    fault : how the simulated hardware differs from the golden model; None if it does not, or was not there
+    """
+
+    outputs: np.ndarray
+    stats: RunStats
+    golden: GoldenRun | None = None
+    fault: str | None = None
+
+
+def execute_float(workload: Workload) -> Execution:
+    """The network itself, in floating point."""
+    start = perf_counter()
+    outputs = run_float(workload.network, workload.inputs)
+    return Execution(outputs, replace(_stats(workload, outputs), wall_seconds=perf_counter() - start))
+
+
+def execute_golden(workload: Workload, network: QuantisedNetwork, pes: int, trace: bool = False) -> Execution:
+    """The golden model; its weight bytes are those of hardware with ``pes`` PEs."""
+    start = perf_counter()
+    golden = run_golden(network, network.quantise_inputs(workload.inputs), trace)
+    seconds = perf_counter() - start
+    outputs = network.dequantise_outputs(golden.outputs)
+    stats = _stats(workload, outputs, job_stats(golden, pes), network)
+    return Execution(outputs, replace(stats, wall_seconds=seconds), golden)
+
+
+def execute_simulated(workload: Workload, network: QuantisedNetwork, parameters: Parameters, latency: int = 1,
+                      trace: bool = False) -> Execution:
+    """The simulated hardware, compared with the golden model in every output and count; outputs are its own."""
+    program, inputs = compile_network(network, parameters), network.quantise_inputs(workload.inputs)
+    golden = run_golden(network, inputs, trace)
+    simulation = run_simulated(program, inputs, latency)
+    outputs = network.dequantise_outputs(simulation.run.outputs)
+    fault = difference(golden, simulation, parameters.pes)
+    cycles = simulation.run.cycles_per_step
+    stats = replace(
+        _stats(workload, outputs, job_stats(golden, parameters.pes, simulation.counters), network),
+        bit_exact=fault is None, cycles_mean=float(cycles.mean()), cycles_max=int(cycles.max()),
+        wall_seconds=simulation.seconds)
+    return Execution(outputs, stats, golden, fault)
+
+
+def _stats(workload: Workload, outputs: np.ndarray, jobs: Sequence[JobStats] = (),
+           network: QuantisedNetwork | None = None) -> RunStats:
+    noisy = workload.noisy_sisdr_db
+    return RunStats(
+        len(outputs), jobs, sisdr_db=workload.sisdr_db(outputs), frame_hz=workload.frame_hz,
+        sisdr_references_db={} if noisy is None else {"noisy": noisy},
+        thresholds={} if network is None else thresholds_in_units(network),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Simulation:
+    """What the simulated hardware did: its run, its counters by column job, and how long that took."""
+
+    run: SimulatedRun
+    counters: dict[str, dict[str, int]]
+    seconds: float
+
+
+def run_simulated(program: Program, inputs: np.ndarray, latency: int = 1) -> Simulation:
+    """The simulated hardware's run of int16 inputs (T, n_inputs), offered as fast as it takes them."""
+    with clock("building the simulation, once"):
+        engine = SimulatedEngine(program.parameters, len(program.weights), latency=latency)
+    with engine, bar("simulated hardware", len(inputs)) as progress:
+        engine.load(program)
+        start = perf_counter()
+        run = engine.run(inputs, progress=lambda done: progress.update(done - progress.n))
+        return Simulation(run, engine.counters(), perf_counter() - start)
+
+
+def difference(golden: GoldenRun, simulation: Simulation, pes: int) -> str | None:
+    """What the hardware did otherwise than the golden model, first of all; None if nothing."""
+    unequal = np.argwhere(simulation.run.outputs != golden.outputs)
+    if len(unequal):
+        step, element = unequal[0]
+        return (f"the simulated hardware differs from the golden model, first in step {step}, element "
+                f"{element}: {simulation.run.outputs[step, element]} instead of "
+                f"{golden.outputs[step, element]}")
+    for job, counts in expected_counters(golden, pes).items():
+        for name, count in counts.items():
+            if simulation.counters[job][name] != count:
+                return (f"the simulated hardware's outputs equal the golden model's, but it counted "
+                        f"{simulation.counters[job][name]} {name} of {job} instead of {count}")
+    return None
+
+
+def expected_counters(golden: GoldenRun, pes: int) -> dict[str, dict[str, int]]:
+    """Events and weight words that the hardware should count, by job.
+
+    When it has finished the last step, it has also fetched the recurrent columns of the one to come.
+    """
+    expected = {}
+    for job, events in golden.events.items():
+        ahead = golden.anticipated.get(job, 0)
+        total = int(events.sum())
+        words = int(golden.words(job, pes).sum())
+        expected[job] = {"events": total + ahead, "words": words + ahead * column_words(golden, job, pes)}
+    return expected
+
+
+def column_words(golden: GoldenRun, job: str, pes: int) -> int:
+    """Weight words in a column of a job."""
+    return len(golden.network.jobs[job].gates) * -(-golden.network.jobs[job].height // pes)
+
+
+def job_stats(golden: GoldenRun, pes: int, counters: dict[str, dict[str, int]] | None = None) -> list[JobStats]:
+    """Counts of each job; bytes are those on the weight port, with each gate padded to whole words."""
+    return [
+        JobStats(
+            job, columns=golden.columns(job), columns_skipped=golden.columns(job) - int(events.sum()),
+            weight_bytes=int(golden.words(job, pes).sum()) * pes,
+            dense_bytes=golden.columns(job) * column_words(golden, job, pes) * pes,
+            cycles=None if counters is None else sum(
+                count for name, count in counters[job].items() if name != "events"),
+        )
+        for job, events in golden.events.items()
+    ]
+
+
+def thresholds_in_units(network: QuantisedNetwork) -> dict[str, float]:
+    """Thresholds of a network's jobs in units of their vectors, where they are not 0."""
+    return {name: job.source.theta / 2.0**job.source.input_frac
+            for name, job in network.jobs.items() if job.source.theta}

@@ -1,0 +1,57 @@
+"""Options that several commands have, and how their values are checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .errors import AmacrineError
+from .layout import Parameters
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+FILE = click.Path(path_type=Path)
+
+theta: Decorator = click.option(
+    "--theta", metavar="Θ", help="Thresholds, such as 0.1 for all, or gru1.input=0.1,gru2=26lsb,recurrent=0.05. "
+    "[default: 0, for nsnet2 a chosen set]")
+calibration: Decorator = click.option(
+    "--calibration", type=FILE, metavar="CAL.npy", help="Typical inputs (T, n) to choose number formats from.")
+pes: Decorator = click.option(
+    "--pes", type=int, default=8, show_default=True, help="Processing elements, 1 to 64.")
+parameter: Decorator = click.option(
+    "--parameter", "settings", multiple=True, metavar="NAME=VALUE",
+    help="Another parameter of the gateware, such as vector_depth=8192 (docs/program.md); may be repeated.")
+def _latency(ctx: click.Context, option: click.Parameter, value: int) -> int:
+    if value != 1 and not 3 <= value <= 128:
+        raise AmacrineError(f"the memory's latency must be 1 or 3 to 128 cycles, not {value}")
+    return value
+
+
+latency: Decorator = click.option(
+    "--latency", type=int, default=1, show_default=True, callback=_latency,
+    help="Cycles from a weight request to its first word in the simulation, 1 or 3 to 128.")
+json_file: Decorator = click.option(
+    "--json", "json_path", type=FILE, metavar="FILE", help="Also write the figures as JSON.")
+
+
+def parameters(pes: int, settings: Sequence[str]) -> Parameters:
+    """Gateware parameters from the options; AmacrineError for names or values that there are not."""
+    values: dict[str, int] = {}
+    names = [name for name in Parameters().as_dict() if name != "pes"]
+    for text in settings:
+        name, _, value = text.partition("=")
+        if name not in names:
+            raise AmacrineError(f"there is no parameter {name!r}; choose one of {', '.join(names)}")
+        try:
+            values[name] = int(value)
+        except ValueError:
+            raise AmacrineError(f"the parameter {name} must be a whole number, not {value!r}") from None
+    return Parameters(pes=pes, **values)
+
+
+def note(text: str) -> None:
+    """One remark on stderr."""
+    click.echo(f"amacrine: note: {text}", err=True)
