@@ -222,8 +222,8 @@ class Cell(wiring.Component):
     def _front_functions(self, m, units, q_s4):
         """Stages 4 to 10: GRU: σ(r), σ(z). LSTM: σ(i), tanh(g) in phase 0, σ(f), σ(o) in phase 1."""
         m.submodules.front0, m.submodules.front1 = front0, front1 = FunctionUnit(linear=False), FunctionUnit(linear=False)
-        first_phase = (units[4].kind == CellKind.LSTM) & ~units[4].phase
-        second_phase = (units[4].kind == CellKind.LSTM) & units[4].phase
+        is_lstm, first_phase, second_phase = units[3].kind == CellKind.LSTM, Signal(), Signal()
+        m.d.sync += [first_phase.eq(is_lstm & ~units[3].phase), second_phase.eq(is_lstm & units[3].phase)]
         m.d.comb += [
             front0.x.eq(Mux(first_phase, q_s4[0], q_s4[1])), front0.function.eq(Function.SIGMOID),
             front1.x.eq(Mux(second_phase, q_s4[3], q_s4[2])),
@@ -255,7 +255,7 @@ class Cell(wiring.Component):
         a_s11, b_s11 = Signal(ACTIVATION), Signal(PRE)
         product_s12, sum_s13, rounded_s14 = Signal(signed(34)), Signal(signed(35)), Signal(PRE)
         g_s10 = Signal(ACTIVATION)     # tanh(g) at the cell state's format: rq(.., 3 + cell_shift, 16)
-        m.d.comb += g_s10.eq(((front1_s10 >> (u10.cell_shift + 2)) + 1) >> 1)
+        m.d.comb += g_s10.eq((((front1_s10 >> 2) >> u10.cell_shift) + 1) >> 1)
         nx_s12, nh_s10 = delay(m, q_s4[0], 8), delay(m, q_s4[3], 6)
         with m.Switch(u10.kind):
             with m.Case(CellKind.GRU):

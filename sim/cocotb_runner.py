@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import inspect
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +23,6 @@ from cocotb_tools.runner import get_runner
 from .build import HERE, cached, compiler, run_tool, source_digest, verilator_root, write_verilog
 
 RUNTIME = ("verilated.cpp", "verilated_vpi.cpp", "verilated_threads.cpp")
-CPUS = 2
 
 
 def build(make: Callable[[], Any]) -> Path:
@@ -124,5 +124,5 @@ def _compile_all(sources: Sequence[Path], folder: Path) -> list[Path]:
         run_tool([compiler(), *flags, level, "-c", source, "-o", target], "The C++ compiler")
         return target
 
-    with ThreadPoolExecutor(CPUS) as pool:
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         return list(pool.map(compile_one, sorted(sources, key=lambda path: -path.stat().st_size)))

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
 from test_golden import gru, identity, lstm, relu, relu_threshold, sigmoid_threshold, stack, tanh, walk
 
 from amacrine.sw.golden import Golden
@@ -10,7 +9,7 @@ from amacrine.sw.quantised import QuantisedNetwork
 
 MAKERS = (relu, relu_threshold, sigmoid_threshold, tanh, identity, gru, gru, lstm, lstm)
 SIZES = (1, 2, 3, 5, 7, 8, 9, 13, 16, 17, 24, 33, 50)
-THETAS = (0, 0, 1, 300, 3000, 20000, 65535)
+THETAS = (0, 0, 1, 300, 3000, 20000)
 
 
 def random_network(rng, max_layers=5, sizes=SIZES):
@@ -19,7 +18,7 @@ def random_network(rng, max_layers=5, sizes=SIZES):
     makers = [MAKERS[i] for i in rng.integers(0, len(MAKERS), count)]
     network = stack(rng, makers, [int(n) for n in rng.choice(sizes, count + 1)])
     common = int(rng.choice(THETAS))
-    return with_thresholds(network, lambda: common if rng.random() < 0.7 else int(rng.choice(THETAS)))
+    return with_thresholds(network, lambda: common if rng.random() < 0.7 else int(rng.choice((*THETAS, 65535))))
 
 
 def with_thresholds(network, theta):
@@ -69,8 +68,3 @@ def golden_runs(network, sequence):
     golden = Golden(network)
     return [golden.run(x) for x in sequence]
 
-
-def assert_fair(network, runs):
-    """The test says something: something is computed, and something comes out."""
-    assert sum(int(events.sum()) for run in runs for events in run.events.values()) > 0
-    assert len(np.unique(np.concatenate([run.outputs for run in runs]))) > 1
