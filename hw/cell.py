@@ -221,7 +221,8 @@ class Cell(wiring.Component):
 
     def _front_functions(self, m, units, q_s4):
         """Stages 4 to 10: GRU: σ(r), σ(z). LSTM: σ(i), tanh(g) in phase 0, σ(f), σ(o) in phase 1."""
-        m.submodules.front0, m.submodules.front1 = front0, front1 = FunctionUnit(linear=False), FunctionUnit(linear=False)
+        m.submodules.front0 = front0 = FunctionUnit(linear=False)
+        m.submodules.front1 = front1 = FunctionUnit(linear=False)
         is_lstm, first_phase, second_phase = units[3].kind == CellKind.LSTM, Signal(), Signal()
         m.d.sync += [first_phase.eq(is_lstm & ~units[3].phase), second_phase.eq(is_lstm & units[3].phase)]
         m.d.comb += [

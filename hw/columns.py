@@ -97,6 +97,7 @@ class ColumnEngine(wiring.Component):
         read_address, write_address = (Signal(range(self.params.psum_depth)) for _ in range(2))
         left, last, wait = Signal(12), Signal(), Signal(2)
         end, end_job, end_step = Signal(), Signal(JOB), Signal()   # an END that waits for the column at work
+        end_cell, end_free = Signal.like(column.cell), Signal()    # and for its partial sums to be read
 
         in_flight = [Signal.like(write_address, name=f"write_s{s}") for s in range(1, HAZARD_CYCLES)]
         valid = Signal(HAZARD_CYCLES - 1)
@@ -124,7 +125,8 @@ class ColumnEngine(wiring.Component):
         m.d.comb += [
             finishes.eq(issue & last),
             takes_end.eq(self.op.valid & (head.kind == OpKind.END) & ~end),
-            takes_column.eq(self.op.valid & (head.kind != OpKind.END) & (~active | finishes)),
+            takes_column.eq(self.op.valid & (head.kind != OpKind.END) & (~active | finishes)
+                            & (~end | end_free)),
             self.op.ready.eq(takes_end | takes_column),
         ]
         parity = Array(self.read_done)
@@ -138,10 +140,13 @@ class ColumnEngine(wiring.Component):
                 free.eq(parity[head.cell] != head.step), write_address.eq(head.psum),
                 read_address.eq(Mux(head.kind == OpKind.RESTART, head.bias, head.psum)),
             ]
+        # Even a job without columns ends only when the step before was read, or it would be two steps ahead.
+        m.d.sync += end_free.eq(parity[end_cell] != end_step)
         with m.If(takes_end):
-            m.d.sync += [end.eq(1), end_job.eq(head.job), end_step.eq(head.step)]
+            m.d.sync += [end.eq(1), end_job.eq(head.job), end_step.eq(head.step), end_cell.eq(head.cell),
+                         end_free.eq(parity[head.cell] != head.step)]
         ends = Signal()
-        m.d.comb += ends.eq(end & (~active | finishes))
+        m.d.comb += ends.eq(end & end_free & (~active | finishes))
         with m.If(ends):
             m.d.sync += end.eq(0)
 

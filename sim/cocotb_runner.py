@@ -7,7 +7,6 @@ and the runner is left what it does well, to start a simulation.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import inspect
 import os
@@ -60,11 +59,17 @@ def run(folder: Path, module: str, work: Path, seed: int = 1, only: str | None =
     AssertionError : a test failed, or none ran; with the end of the log
     """
     log, results = work / f"{module}.log", work / f"{module}.xml"
-    with contextlib.suppress(SystemExit, RuntimeError):     # the results tell more
+    stopped: BaseException | None = None
+    try:
         get_runner("verilator").test(module, "top", hdl_toplevel_lang="verilog", build_dir=folder, test_dir=work,
                                      results_xml=str(results), seed=seed, log_file=log, test_filter=only,
                                      plusargs=list(plusargs))
-    return _checked_results(results, log)
+    except (SystemExit, RuntimeError) as reason:    # the results, if there are any, tell more
+        stopped = reason
+    names = _checked_results(results, log)
+    if stopped is not None:
+        raise AssertionError(f"The simulation stopped ({stopped}); the end of its log:\n" + _tail(log))
+    return names
 
 
 def _checked_results(results: Path, log: Path) -> list[str]:
