@@ -16,6 +16,7 @@ from amacrine.sw.qlayers import BOUNDED, QGRU, QLSTM, QDense, Source
 CODECS = {pes: Codec(cell_job_layout(parameters)) for pes, parameters in PARAMETERS.items()}
 FUNCTIONS = {"identity": Function.IDENTITY, "relu": Function.RELU, "sigmoid": Function.SIGMOID, "tanh": Function.TANH}
 KINDS = (*FUNCTIONS, "gru", "lstm")
+STATE_CYCLES = 5        # from an address of the state memory to its data, or more
 CORNERS = (-(1 << 31), (1 << 31) - 1, 0, -1)
 
 
@@ -179,7 +180,7 @@ class Bench:
             assert self.free(layer)
             for i, value in enumerate(layer.inner):
                 ports.set(state_address=layer.state + i)
-                await ports.cycles(2)
+                await ports.cycles(STATE_CYCLES)
                 assert ports.state_r_data.value.to_signed() == value
 
 
