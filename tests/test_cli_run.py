@@ -164,7 +164,7 @@ def test_program_is_reproducible_and_told_by_info(model, inputs):
     assert [job["name"] for job in told["jobs"]][-2:] == ["last_product_node.input", "last_product_node.bias"]
     gru = program.job("gru_node.recurrent")
     assert (gru.columns, gru.rows, gru.words) == (11, 33, 3 * 2)
-    assert program.columns[gru.number][COLUMN_FIELDS.index("length")] == 11
+    assert program.columns[gru.number][COLUMN_FIELDS.index("length")] == -(-11 // program.parameters.lanes)
     assert f"{gru.theta} LSB" in text
 
 
