@@ -146,4 +146,5 @@ class Message:
     @classmethod
     def from_bytes(cls, body: bytes) -> Message:
         """Inverse of `to_bytes`; a body of at least HEADER.size bytes."""
-        return cls(*HEADER.unpack_from(body), body[HEADER.size :])
+        tag, code, count, address = HEADER.unpack_from(body)
+        return cls(tag, code, count, address, body[HEADER.size :])
