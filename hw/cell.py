@@ -2,7 +2,7 @@
 
 Where each value is, in cycles after a unit was issued (see docs/architecture.md for a drawing):
 
-    0  lanes selected        4  pre-activations q       10 gates (front functions)   11 factors
+    1  lane selected         4  pre-activations q       10 gates (front functions)   11 factors
     12 product               13 first sum               14 rounded                   15 late argument
     21 late function         22 factors                 23 product                   24 second sum v
     25 shifted               26 rounded: h
@@ -18,11 +18,12 @@ from amaranth.lib.wiring import In, Out
 from amacrine.sw.layout import CELL_JOBS, CellKind, Function, Parameters
 
 from .function import FunctionUnit, PreActivation
-from .numerics import ACTIVATION, CELL, PRE, PSUM, delay, saturate
+from .numerics import ACTIVATION, CELL, PRE, delay, saturate
 from .queue import OutputQueue
 from .ram import block_ram, read_port
 
 LATENCY = 26
+HALF = 1 << 14      # what rounds a sum that loses 15 fractional bits
 
 
 def cell_job_layout(params: Parameters):
@@ -121,26 +122,29 @@ class Cell(wiring.Component):
         return m
 
     def _load(self, m, unit):
-        """Reads partial sums block by block and issues units. Returns the four partial sums at stage 0."""
+        """Reads partial sums block by block and issues units. Returns the four partial sums at stage 1.
+
+        A dense layer's only one comes in the last gate's place.
+        """
         pes = self.params.pes
         job, busy = Signal(cell_job_layout(self.params)), Signal()
         gates_last = Mux(job.kind == CellKind.DENSE, 0, 3)
-        # Reading: `gate` of the block at `block_address`, into `coming`.
+        # Reading: `gate` of the block at `block_address`, into `coming`, which shifts: the last gate's is coming[0].
         reading, captured = Signal(), Signal()
-        gate, captured_gate = Signal(2), Signal(2)
+        gate, last_gate, captured_last = Signal(2), Signal(), Signal()
         block_address, blocks_left = Signal(range(self.params.psum_depth)), Signal(12)
         coming = [Signal(32 * pes, name=f"coming{g}") for g in range(4)]
-        present = [Signal(32 * pes, name=f"present{g}") for g in range(4)]
+        present = [[Signal(32, name=f"present{g}_{k}", reset_less=True) for k in range(pes)] for g in range(4)]
         full, full_next, moves = Signal(), Signal(), Signal()
-        m.d.sync += [captured.eq(reading), captured_gate.eq(gate)]
+        m.d.comb += last_gate.eq(gate == gates_last)
+        m.d.sync += [captured.eq(reading), captured_last.eq(last_gate)]
         with m.If(reading):
             m.d.sync += [self.peek_address.eq(self.peek_address + job.blocks), gate.eq(gate + 1)]
-            with m.If(gate == gates_last):
+            with m.If(last_gate):
                 m.d.sync += [reading.eq(0), blocks_left.eq(blocks_left - 1), block_address.eq(block_address + 1)]
-        for g in range(4):
-            with m.If(captured & (captured_gate == g)):
-                m.d.sync += coming[g].eq(self.peek_data)
-        m.d.comb += full_next.eq(captured & (captured_gate == gates_last))
+        with m.If(captured):
+            m.d.sync += Cat(coming).eq(Cat(self.peek_data, coming))
+        m.d.comb += full_next.eq(captured & captured_last)
         with m.If(full_next):
             m.d.sync += full.eq(1)
             with m.If(blocks_left == 0):
@@ -150,46 +154,50 @@ class Cell(wiring.Component):
         with m.If(busy & ~reading & ~captured & (~full | moves) & (blocks_left != 0)):
             m.d.sync += [reading.eq(1), gate.eq(0), self.peek_address.eq(block_address)]
 
-        # Issuing: `lanes_left` units of `present` from `lane` on.
-        lane, lanes_left, units_left = Signal(pes), Signal(range(pes + 1)), Signal(12)     # `lane` is one-hot
-        phase, room, issue = Signal(), self._room(m, unit), Signal()
+        # Issuing: the unit of `lane`, a one-hot number, while there is `work`.
+        lane, work, units_left, last = Signal(pes), Signal(), Signal(12), Signal()
+        room, issue, permit, final = self._room(m, unit), Signal(), Signal(), Signal()
         two_phases = job.kind == CellKind.LSTM
+        m.d.sync += permit.eq(room | ~job.output)
         m.d.comb += [
-            issue.eq((lanes_left != 0) & (room | ~job.output)),
-            unit.phase.eq(phase), unit.valid.eq(issue & (phase | ~two_phases)),
-            unit.last.eq(units_left == 1), moves.eq(full & ((lanes_left == 0) | (unit.valid & (lanes_left == 1)))),
+            # An LSTM's second phase must follow the first at once.
+            issue.eq(work & (permit | unit.phase)), unit.phase.eq(final & two_phases), unit.valid.eq(issue & final),
+            unit.last.eq(last), moves.eq(full & (~work | (unit.valid & lane[-1]))),
         ]
         for field in ("cell", "step", "state", "vector", "kind", "function", "shift", "out_shift", "cell_shift",
                       "output"):
             m.d.comb += unit[field].eq(job[field])
         with m.If(issue & two_phases):
-            m.d.sync += phase.eq(~phase)
+            m.d.sync += final.eq(~final)
         with m.If(unit.valid):
-            m.d.sync += [lane.eq(lane << 1), lanes_left.eq(lanes_left - 1), units_left.eq(units_left - 1),
+            m.d.sync += [lane.eq(lane << 1), units_left.eq(units_left - 1), last.eq(units_left == 2),
                          job.state.eq(job.state + 1), job.vector.eq(job.vector + 1)]
-            with m.If(unit.last):
-                m.d.sync += [busy.eq(0), lanes_left.eq(0)]
+            with m.If(last):
+                m.d.sync += busy.eq(0)
+            with m.If(last | lane[-1]):
+                m.d.sync += work.eq(0)
         with m.If(moves):
-            m.d.sync += [lane.eq(1), lanes_left.eq(pes)]
-            m.d.sync += [here.eq(there) for here, there in zip(present, coming, strict=True)]
+            m.d.sync += [lane.eq(1), work.eq(1)]
 
         m.d.comb += self.job.ready.eq(~busy)
         with m.If(self.job.valid & ~busy):
-            m.d.sync += [job.eq(self.job.p), busy.eq(1), units_left.eq(self.job.p.units), phase.eq(0),
+            m.d.sync += [job.eq(self.job.p), busy.eq(1), final.eq(self.job.p.kind != CellKind.LSTM),
+                         units_left.eq(self.job.p.units), last.eq(self.job.p.units == 1),
                          blocks_left.eq(self.job.p.blocks), block_address.eq(self.job.p.psum),
                          self.peek_address.eq(self.job.p.psum), reading.eq(1), gate.eq(0)]
         with m.If(self.reset):
             m.d.sync += [self.read_done.eq(~0), self.write_done.eq(~0)]
-        # The lane at work is in registers of its own, all others zero there: an OR is half of a multiplexer.
+        # Whose turn it is not is zero a cycle later: an OR is half of a multiplexer.
         selected = [[Signal(32, name=f"selected{g}_{k}", reset_less=True) for k in range(pes)] for g in range(4)]
+        moved = Signal()
+        m.d.sync += moved.eq(moves)
         for k in range(pes):
-            with m.If(moves | unit.valid):
-                for g in range(4):
-                    if k == 0:
-                        m.d.sync += selected[g][k].eq(Mux(moves, coming[g].word_select(k, 32), 0))
-                    else:
-                        m.d.sync += selected[g][k].eq(Mux(lane[k - 1] & ~moves, present[g].word_select(k, 32), 0))
-        return [reduce(or_, lanes) for lanes in selected]
+            with m.If(moves if k == 0 else moved):      # `coming` stays for another cycle
+                m.d.sync += [words[k].eq(there.word_select(k, 32))
+                             for words, there in zip(present, coming, strict=True)]
+            m.d.sync += [chosen[k].eq(Mux(lane[k], words[k], 0))
+                         for chosen, words in zip(selected, present, strict=True)]
+        return [reduce(or_, lanes) for lanes in reversed(selected)]
 
     def _room(self, m, unit):
         """Whether the output queue has a place for one more unit, those in the pipeline counted."""
@@ -204,18 +212,16 @@ class Cell(wiring.Component):
             self._empty.eq(reserved == 0),
         ]
         m.d.sync += reserved.eq(reserved + (unit.valid & unit.output) - leaves)
-        return reserved < self.OUTPUT_DEPTH
+        return reserved < self.OUTPUT_DEPTH - 1     # known a cycle late, so one place is kept free
 
     def _pre_activations(self, m, units, psums):
-        """Stages 0 to 4: the unit's partial sums, requantised."""
+        """Stages 1 to 4: the unit's partial sums, requantised."""
         q = []
         narrow = (units[1].kind == CellKind.DENSE) & ((units[1].function == Function.IDENTITY)
                                                       | (units[1].function == Function.RELU))
         for g, psum in enumerate(psums):
-            psum_s1 = Signal(PSUM, name=f"psum{g}_s1")
             m.submodules[f"pre{g}"] = pre = PreActivation()
-            m.d.sync += psum_s1.eq(psum)
-            m.d.comb += [pre.psum.eq(psum_s1), pre.shift.eq(units[1].shift), pre.narrow.eq(narrow if g == 0 else 0)]
+            m.d.comb += [pre.psum.eq(psum), pre.shift.eq(units[1].shift), pre.narrow.eq(narrow if g == 3 else 0)]
             q.append(pre.q)
         return q
 
@@ -257,7 +263,9 @@ class Cell(wiring.Component):
         product_s12, sum_s13, rounded_s14 = Signal(signed(34)), Signal(signed(35)), Signal(PRE)
         g_s10 = Signal(ACTIVATION)     # tanh(g) at the cell state's format: rq(.., 3 + cell_shift, 16)
         m.d.comb += g_s10.eq((((front1_s10 >> 2) >> u10.cell_shift) + 1) >> 1)
-        nx_s12, nh_s10 = delay(m, q_s4[0], 8), delay(m, q_s4[3], 6)
+        base_s5 = Signal(PRE)
+        m.d.sync += base_s5.eq(Mux(units[4].kind == CellKind.DENSE, q_s4[3], q_s4[0]))
+        base_s12, nh_s10 = delay(m, base_s5, 7), delay(m, q_s4[3], 6)
         with m.Switch(u10.kind):
             with m.Case(CellKind.GRU):
                 m.d.sync += [a_s11.eq(front0_s10), b_s11.eq(nh_s10)]
@@ -265,13 +273,13 @@ class Cell(wiring.Component):
                 m.d.sync += [a_s11.eq(front0_s10), b_s11.eq(Mux(u10.phase, state_s10, g_s10))]
             with m.Default():
                 m.d.sync += a_s11.eq(0)
-        addend = Signal(signed(35))
+        addend = Signal(signed(35), init=HALF)
         with m.If(u12.kind != CellKind.LSTM):
-            m.d.comb += addend.eq(nx_s12 << 15)
+            m.d.comb += addend.eq((base_s12 << 15) | HALF)
         with m.Elif(u12.phase):
             m.d.comb += addend.eq(sum_s13)     # phase 0 of the same unit, a cycle ago
-        rounded = Signal(signed(21))
-        m.d.comb += rounded.eq((sum_s13 + (1 << 14)) >> 15)
+        rounded = Signal(signed(20))
+        m.d.comb += rounded.eq(sum_s13 >> 15)
         m.d.sync += [
             product_s12.eq(a_s11 * b_s11), sum_s13.eq(addend + product_s12),
             rounded_s14.eq(Mux(u13.kind == CellKind.LSTM, saturate(rounded, 16), saturate(rounded, 18))),
@@ -280,10 +288,10 @@ class Cell(wiring.Component):
 
     def _late_function(self, m, units, rounded_s14):
         """Stages 14 to 21: GRU: n = tanh(..); LSTM: tanh(c); dense: its function."""
-        u14, u15 = units[14], units[15]
-        x_s15, shifted = Signal(PRE), Signal(signed(18 + 7))
-        m.d.comb += shifted.eq(Mux(u14.kind == CellKind.LSTM, rounded_s14 << u14.cell_shift, rounded_s14))
-        m.d.sync += x_s15.eq(saturate(shifted, 18))
+        u13, u15 = units[13], units[15]
+        x_s15, shift_s14, shifted = Signal(PRE), Signal(3), Signal(signed(18 + 7))
+        m.d.comb += shifted.eq(rounded_s14 << shift_s14)
+        m.d.sync += [shift_s14.eq(Mux(u13.kind == CellKind.LSTM, u13.cell_shift, 0)), x_s15.eq(saturate(shifted, 18))]
         m.submodules.late = late = FunctionUnit()
         m.d.comb += [late.x.eq(x_s15),
                      late.function.eq(Mux(u15.kind == CellKind.DENSE, u15.function, Function.TANH))]

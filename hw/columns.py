@@ -95,7 +95,7 @@ class ColumnEngine(wiring.Component):
         active, free = Signal(), Signal()             # there is one; the partial sums are free to be added to
         first = Signal()
         read_address, write_address = (Signal(range(self.params.psum_depth)) for _ in range(2))
-        left, last, wait = Signal(12), Signal(), Signal(2)
+        left, last, waits = Signal(12), Signal(), Signal(3)     # `waits`: a bit a cycle
         end, end_job, end_step = Signal(), Signal(JOB), Signal()   # an END that waits for the column at work
         end_cell, end_free = Signal.like(column.cell), Signal()    # and for its partial sums to be read
 
@@ -104,15 +104,14 @@ class ColumnEngine(wiring.Component):
         fetches, issue = Signal(), Signal()
         may_issue = Signal()
         m.d.comb += [
-            may_issue.eq(active & free & (wait == 0)),
+            may_issue.eq(active & free & ~waits[0]),
             issue.eq(may_issue & (self.weights.valid | ~fetches)),
             self.weights.ready.eq(may_issue & fetches),
             self.job.eq(column.job), self.starts.eq(issue & fetches & first), self.takes.eq(issue & fetches),
             self.waits_weights.eq(may_issue & ~issue),
             self.waits_psums.eq(active & (~may_issue | ~fetches)),
         ]
-        with m.If(wait != 0):
-            m.d.sync += wait.eq(wait - 1)
+        m.d.sync += waits.eq(waits >> 1)
         with m.If(issue):
             m.d.sync += [read_address.eq(read_address + 1), write_address.eq(write_address + 1),
                          left.eq(left - 1), last.eq(left == 2), first.eq(0)]
@@ -136,7 +135,7 @@ class ColumnEngine(wiring.Component):
         with m.If(takes_column):
             m.d.sync += [
                 column.eq(head), active.eq(1), first.eq(1), left.eq(head.words), last.eq(head.words == 1),
-                fetches.eq(head.kind != OpKind.RESTART), wait.eq(head.wait),
+                fetches.eq(head.kind != OpKind.RESTART), waits.eq(Cat(head.wait > cycle for cycle in range(3))),
                 free.eq(parity[head.cell] != head.step), write_address.eq(head.psum),
                 read_address.eq(Mux(head.kind == OpKind.RESTART, head.bias, head.psum)),
             ]

@@ -33,7 +33,7 @@ class Counters(wiring.Component):
     clear : In(1), clear_job : In(JOB)
         Zeroes a record. Only while not running.
     read : In(1), read_job : In(JOB), read_field : In(3), read_data : Out(32)
-        A counter, a cycle after its address; zero without `read`. Only while not running.
+        A counter, two cycles after its address; zero without `read`. Only while not running.
     """
 
     def __init__(self):
@@ -85,6 +85,6 @@ class Counters(wiring.Component):
             with m.If(self.clear):
                 m.d.sync += [record_s2.eq(0), count_s2.eq(0)]
             longs.append(count[-1])
-            data.append(read.data)
+            data.append(record_s2)
         m.d.comb += [long.eq(Cat(longs).any()), self.read_data.eq(reduce(or_, data))]
         return m

@@ -94,6 +94,7 @@ class Encoder(wiring.Component):
                 with m.If(self.start):
                     m.d.sync += [scan.word.eq(0), index.eq(0), kind.eq(OpKind.LOAD)]
                     with m.If(self.job.mode == ColumnMode.BIAS):
+                        m.d.sync += scan.word.eq(1)     # one ahead of `index`
                         m.next = "BIAS"
                     with m.Elif(self.job.mode == ColumnMode.THRESHOLD):
                         m.next = "RESTART"
@@ -103,8 +104,8 @@ class Encoder(wiring.Component):
                 value = Mux(index == 0, BIAS_VALUES[0], Mux(index == 1, BIAS_VALUES[1], BIAS_VALUES[2]))
                 m.d.comb += offer(kind, index, value)
                 with m.If(self.event.ready):
-                    m.d.sync += [index.eq(index + 1), kind.eq(OpKind.COLUMN)]
-                    with m.If(index + 1 == job.length):
+                    m.d.sync += [index.eq(index + 1), scan.word.eq(scan.word + 1), kind.eq(OpKind.COLUMN)]
+                    with m.If(scan.all_issued):
                         m.next = "END"
             with m.State("RESTART"):
                 m.d.comb += offer(OpKind.RESTART)
@@ -132,7 +133,7 @@ class Encoder(wiring.Component):
         lanes, params = self.params.lanes, self.params
         shift = lanes.bit_length() - 1
         scan = SimpleNamespace(running=Signal(), valid=Signal(), ready=Signal(), empty=Signal(), stuck=Signal(),
-                               word=Signal(INDEX), index=Signal(INDEX), value=Signal(DELTA))
+                               all_issued=Signal(), word=Signal(INDEX), index=Signal(INDEX), value=Signal(DELTA))
         m.submodules.reference = reference = block_ram(
             data.ArrayLayout(ACTIVATION, lanes), params.reference_depth // lanes)
         read, write = read_port(m, reference), reference.write_port(granularity=1)
@@ -141,17 +142,16 @@ class Encoder(wiring.Component):
         advance = Signal()
         valid = Signal(4)
         words = [Signal(INDEX, name=f"word_s{s}") for s in range(1, 5)]
-        last_word = job.length
-        issue = Signal()
+        issue, use_reference = Signal(), Signal()
         m.d.comb += [
-            issue.eq(scan.running & (scan.word != last_word)
+            use_reference.eq(job.mode == ColumnMode.DELTA),
+            scan.all_issued.eq(scan.word == job.length),
+            issue.eq(scan.running & ~scan.all_issued
                      & (self.all_available | ((self.available >> shift) > scan.word))),
             self.vector_word.eq(job.source_word + scan.word), self.vector_enable.eq(advance),
-            read.addr.eq(job.reference_word + scan.word), read.en.eq(advance),
+            read.addr.eq(job.reference_word + scan.word), read.en.eq(advance), read.zero.eq(~use_reference),
         ]
 
-        use_reference = Signal()
-        m.d.comb += use_reference.eq(job.mode == ColumnMode.DELTA)
         vector = data.View(data.ArrayLayout(ACTIVATION, lanes), self.vector_data)
         above = Signal(16)      # a difference is sent if its magnitude is above this
         m.d.sync += above.eq(job.threshold - job.threshold.any())
@@ -169,7 +169,7 @@ class Encoder(wiring.Component):
             over = compared[-1]
             with m.If(advance):
                 m.d.sync += [
-                    x_s2.eq(vector[lane]), r_s2.eq(Mux(use_reference, read.data[lane], 0)),
+                    x_s2.eq(vector[lane]), r_s2.eq(read.data[lane]),
                     x_s3.eq(x_s2), d_s3.eq(x_s2 - r_s2),
                     d.eq(d_s3), pending[lane].eq(over & valid[2]),
                 ]
@@ -197,8 +197,7 @@ class Encoder(wiring.Component):
             scan.index.eq((words[3] << shift) | lowest), scan.value.eq(Array(d_s4)[lowest]),
             advance.eq(~pending.any() | (scan.ready & (rest == 0))),
             drained.eq(~valid[:3].any() & ~pending.any()),
-            scan.empty.eq(drained & (scan.word == last_word)),
-            scan.stuck.eq(drained & (scan.word != last_word) & ~issue),
+            scan.empty.eq(drained & scan.all_issued), scan.stuck.eq(drained & ~scan.all_issued & ~issue),
         ]
         with m.If(scan.valid & scan.ready & ~advance):
             m.d.sync += pending.eq(rest)

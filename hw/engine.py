@@ -198,7 +198,7 @@ class Engine(wiring.Component):
                     m.d.sync += value.eq(0)
         with m.Else():
             m.d.sync += value.eq(0)
-        vector, counter, late = Signal(ACTIVATION), Signal(32), Signal(32)
-        memories = parts.cell.state_r_data | vector | counter.as_signed()
-        m.d.sync += [vector.eq(parts.vectors.host_r_data), counter.eq(parts.counters.read_data), late.eq(value),
+        vector, late = Signal(ACTIVATION), Signal(32)
+        memories = parts.cell.state_r_data | vector | parts.counters.read_data.as_signed()
+        m.d.sync += [vector.eq(parts.vectors.host_r_data), late.eq(value),
                      self.bus_r_data.eq(Mux(control.run, late, late | memories))]

@@ -102,19 +102,21 @@ class PreActivation(wiring.Component):
         # One bit below the result's LSB is kept for the rounding: rq(v, s) = ((2v >> s) + 1) >> 1.
         # What a coarse shift does not bring into 23 bits will not fit after a fine one of up to 3 either.
         doubled, coarse_s1, fine_s2 = Signal(signed(33)), Signal(signed(23)), Signal(signed(23))
-        shift_s1, narrow_s2 = delay(m, self.shift[:2], 1), delay(m, self.narrow, 2)
-        large = Signal(3)
-        m.d.comb += [doubled.eq(self.psum << 1), large.eq(Cat(
-            ~_same(doubled[22:27]) & (self.shift[2:] == 0), ~_same(doubled[26:31]) & (self.shift[2:] < 2),
-            ~_same(doubled[30:33]) & (self.shift[2:] < 3)))]
-        large_s2, negative_s2 = delay(m, large.any(), 2), delay(m, self.psum[-1], 2)
+        shift_s1, narrow_s2 = delay(m, self.shift, 1), delay(m, self.narrow, 2)
+        large_s1, large_s2 = Signal(3), Signal()
+        m.d.comb += doubled.eq(self.psum << 1)
+        m.d.sync += [
+            large_s1.eq(Cat(~_same(doubled[22:27]), ~_same(doubled[26:31]), ~_same(doubled[30:33]))),
+            large_s2.eq(Cat(large_s1[n] & (shift_s1[2:] <= n) for n in range(3)).any()),
+        ]
+        negative_s2 = delay(m, self.psum[-1], 2)
         rounded = Signal(signed(23))
         fits = ~large_s2 & Mux(narrow_s2, _same(rounded[15:]), _same(rounded[17:]))
         limit = Mux(narrow_s2, Cat((~negative_s2).replicate(15), negative_s2.replicate(3)),
                     Cat((~negative_s2).replicate(17), negative_s2))
         m.d.comb += rounded.eq((fine_s2 + 1) >> 1)
         m.d.sync += [
-            coarse_s1.eq(doubled >> (self.shift[2:] << 2)), fine_s2.eq(coarse_s1 >> shift_s1),
+            coarse_s1.eq(doubled >> (self.shift[2:] << 2)), fine_s2.eq(coarse_s1 >> shift_s1[:2]),
             self.q.eq(Mux(fits, rounded, limit.as_signed())),
         ]
         return m

@@ -228,20 +228,22 @@ async def all_formats(dut, kind, shift):
 
 
 @bench_test
-async def output_waits_as_long_as_the_host_does(dut):
+@cocotb.parametrize(kind=("relu", "gru", "lstm"))
+async def output_waits_as_long_as_the_host_does(dut, kind):
     """More units than the output queue holds, and nobody who reads: it fills, then nothing gets lost."""
-    rng, np_rng = generators("output")
+    rng, np_rng = generators("output", kind)
     bench = Bench(dut, 8, rng, np_rng)
-    long = Layer(8, 0, "relu", Cell.OUTPUT_DEPTH + 100, 6, 10, 8, 0, 0, 0, True)
-    quiet = Layer(8, 2, "lstm", 9, 6, 10, 8, long.blocks, 0, 700, False)
-    await bench.start([long, quiet], None)
+    loud = Layer(8, 0, kind, 100, 6, 10, 8, 0, 0, 0, True)
+    quiet = Layer(8, 2, "lstm", 9, 6, 10, 8, loud.gates * loud.blocks, loud.units, 700, False)
+    await bench.start([loud, quiet], None)
     await bench.run(quiet, 0.0)
-    await bench.run(long, 0.0)
-    await bench.ports.cycles(2 * Cell.OUTPUT_DEPTH)
+    for _ in range(Cell.OUTPUT_DEPTH // loud.units + 1):
+        await bench.run(loud, 0.0)
+    await bench.ports.cycles(3 * loud.units)
     assert len(bench.writes) == 9 + Cell.OUTPUT_DEPTH
     cocotb.start_soon(get(bench.ports, "output", bench.items, rng, 0.4))
     await bench.run(quiet, 0.0)
-    await bench.run(long, 0.0)
+    await bench.run(loud, 0.0)
     await bench.finish()
 
 

@@ -22,10 +22,10 @@ async def read_all(counters):
     for job in range(COLUMN_JOBS):
         for number, name in enumerate(COUNTER_FIELDS):
             counters.set(read=1, read_job=job, read_field=number)
-            await counters.cycles(2)
+            await counters.cycles(3)
             values[job, name] = int(counters.read_data.value)
     counters.set(read=0)
-    await counters.cycles(2)
+    await counters.cycles(3)
     assert counters.read_data.value == 0
     return +values
 
