@@ -9,8 +9,10 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from amacrine.hw.sdram import SdramController, burst_layout, pins_signature
 from amacrine.hw.sdram_chips import CHIPS, TYPICAL_LOOP, SdramChip, sampling, timings
+from amacrine.hw.weights import SdramWeights
 from amacrine.sim import cocotb_runner
 from amacrine.sim.sdram import SimulatedSdram
+from amacrine.sw.layout import Parameters
 
 CLOCKS = (50_000_000, 100_000_000, 133_000_000)
 LOOPS = (8_750, 9_500, 11_000, 13_000, 15_000, 17_500)
@@ -28,6 +30,8 @@ FAULTS = {
 }
 #: loses a row after as many refresh intervals as it has rows
 FORGETFUL = replace(SMALL["MT48LC16M16A2"], refresh_rows=64, retention=64 * 7_812_500)
+
+WEIGHTS = {pes: Parameters(pes=pes, weight_address_bits=16) for pes in (2, 4, 8, 12)}
 
 
 def faulty(name, chip):
@@ -87,6 +91,27 @@ class BareChip(wiring.Component):
         return m
 
 
+class WeightsOnChip(wiring.Component):
+    """Weights for K PEs, and their chip."""
+
+    def __init__(self, pes, chip=SMALL["MT48LC16M16A2"], clock_hz=100_000_000):
+        self.chip, self.clock_hz, self.pes = chip, clock_hz, pes
+        weights = SdramWeights(WEIGHTS[pes], chip, clock_hz)
+        self.weights, self.names = weights, ("port", "host_request", "host_write_data", "host_read_data")
+        super().__init__({
+            **{name: weights.signature.members[name] for name in (*self.names, "initialised", "host_idle")},
+            **CHIP_PORTS})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.weights = self.weights
+        attach_chip(m, self, self.weights.pins)
+        for name in self.names:
+            connect(m, getattr(self.weights, name), flipped(getattr(self, name)))
+        m.d.comb += [self.initialised.eq(self.weights.initialised), self.host_idle.eq(self.weights.host_idle)]
+        return m
+
+
 def typical_boards(dut):
     """Loop delays of a typical board for all parts; the checks of a chip never stop."""
     for name, part in PARTS.items():
@@ -105,6 +130,7 @@ def parts():
     named |= {f"faulty_{name}": OnChip(chip, timings_override=faulty(name, chip))
               for name, (_, chip) in FAULTS.items()}
     named |= {f"right_{name}": OnChip(chip) for name, (_, chip) in FAULTS.items()}
+    named |= {f"weights{pes}": WeightsOnChip(pes) for pes in WEIGHTS}
     named |= {"forgetful": OnChip(FORGETFUL), "shallow": OnChip(chip, read_depth=2),
               "bare": BareChip(chip)}
     return named
