@@ -58,9 +58,12 @@ class AreaRow:
     seed: int
     critical_path: tuple[str, ...] = ()
 
-    def as_dict(self) -> dict[str, float]:
+    def as_dict(self) -> dict[str, Any]:
         row = asdict(self)
         del row["critical_path"]
+        if not row["pes"]:
+            del row["pes"]
+            return {"component": "sdram", **row}
         return row
 
 
@@ -85,16 +88,16 @@ def measure(pes: int, seeds: Iterable[int], parameters: Parameters | None = None
         yield place(folder / "top.json", seed, pes, nextpnr)
 
 
-def measure_sdram(chip: str, clock_mhz: int, seeds: Iterable[int]) -> Iterator[AreaRow]:
-    """Rows of the SDRAM controller for a chip of the table; ``pes`` is 0."""
+def measure_sdram(seeds: Iterable[int]) -> Iterator[AreaRow]:
+    """Rows of the SDRAM controller alone, for an MT48LC16M16 at 133 MHz; ``pes`` is 0."""
     yosys, nextpnr = tool("yosys"), tool("nextpnr-ecp5")
     need("amaranth", extra="synth")
     from amacrine.hw.sdram import SdramController
-    from amacrine.hw.sdram_chips import CHIPS
+    from amacrine.hw.sdram_chips import MT48LC16M16
 
-    with cached(f"area {chip} {clock_mhz} {yosys} {SYNTHESIS} {LOGIC_PS} {source_digest()}") as (folder, done):
+    with cached(f"area sdram {yosys} {SYNTHESIS} {LOGIC_PS} {source_digest()}") as (folder, done):
         if not done:
-            synthesise(SdramController(CHIPS[chip], clock_mhz * 1e6), folder, yosys)
+            synthesise(SdramController(MT48LC16M16, 133e6), folder, yosys)
     for seed in seeds:
         yield place(folder / "top.json", seed, 0, nextpnr, SDRAM_MHZ)
 

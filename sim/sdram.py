@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from amaranth.hdl import ClockSignal, Instance, Module, Signal
-from amaranth.lib import wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from amacrine.hw.sdram import pins_signature
+from amacrine.hw.sdram import SdramController, burst_layout, pins_signature
 from amacrine.hw.sdram_chips import SdramChip, period
 
 VIOLATIONS = {
@@ -87,6 +87,40 @@ class SimulatedSdram(wiring.Component):
             "sdram_chip", **parameters(self.chip, self.clock_hz), i_clk=ClockSignal(), i_phase_ps=self.phase_ps,
             i_loop_ps=self.loop_ps, **{f"i_{name}": pin for name, pin in at_chip.items()}, o_dq_i=dq_i,
             **{f"o_{name}": getattr(self, name) for name in outputs})
+        return m
+
+
+CHIP_PORTS = {"phase_ps": In(32), "loop_ps": In(32), "violation": Out(8), "violations": Out(32), "refreshes": Out(32),
+              "activations": Out(32), "poisoned": Out(32)}
+"""Those of `SimulatedSdram` beside the pins."""
+
+
+def attach_chip(m: Any, top: Any, pins: Any) -> None:
+    """Put the chip on a controller's pins; `top` has a `chip` and a `clock_hz`, and `CHIP_PORTS` among its ports."""
+    m.submodules.sdram = sdram = SimulatedSdram(top.chip, top.clock_hz)
+    wiring.connect(m, pins, sdram.pins)
+    for name, member in CHIP_PORTS.items():
+        inner, outer = getattr(sdram, name), getattr(top, name)
+        m.d.comb += inner.eq(outer) if member.flow == In else outer.eq(inner)
+
+
+class ControllerOnChip(wiring.Component):
+    """A controller and its chip: the controller's streams and `CHIP_PORTS` are its ports."""
+
+    def __init__(self, chip: SdramChip, clock_hz: float = 100e6, **options: Any) -> None:
+        self.chip, self.clock_hz, self.options = chip, clock_hz, options
+        super().__init__({
+            "request": In(stream.Signature(burst_layout(chip))), "write_data": In(stream.Signature(16)),
+            "read_data": Out(stream.Signature(16)), "initialised": Out(1), **CHIP_PORTS})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.controller = controller = SdramController(self.chip, self.clock_hz, **self.options)
+        attach_chip(m, self, controller.pins)
+        wiring.connect(m, wiring.flipped(self.request), controller.request)
+        wiring.connect(m, wiring.flipped(self.write_data), controller.write_data)
+        wiring.connect(m, controller.read_data, wiring.flipped(self.read_data))
+        m.d.comb += self.initialised.eq(controller.initialised)
         return m
 
 

@@ -5,10 +5,10 @@
 // the FPGA's clock) and how long data need from there to the FPGA's registers (`loop_ps`, access time
 // included) only decide at which edge a word is there, and whether it is stable there.
 //
-// Every timing and rule is checked. The first violation stays in `violation` (codes below; sentences in
-// sim/sdram.py), `violations` counts them all. Poison, 16'hDEAD, is what is read when the chip does not drive the
-// pins, before it is initialised, while data change, from cells that were never written, and from rows that were not
-// refreshed in time; `poisoned` counts such words, if they were read by a command.
+// Every timing and rule is checked. The code of the first violation stays in `violation` (codes below; sentences in
+// sim/sdram.py); `violations` counts the cycles with one. Poison, 16'hDEAD, is what is read when the chip does not
+// drive the pins, before it is initialised, while data change, from cells that were never written, and from rows
+// that were not refreshed in time; `poisoned` counts such words, if a command asked for them.
 //
 // Bursts have length 1. A REFRESH refreshes one row of each bank, in order; so does an ACTIVATE for its row.
 module sdram_chip #(
@@ -29,7 +29,7 @@ module sdram_chip #(
     output reg [7:0] violation, output reg [31:0] violations,
     output reg [31:0] refreshes, output reg [31:0] activations, output reg [31:0] poisoned
 );
-    localparam [7:0] RCD = 1, RP = 2, RAS = 3, RC = 4, RFC = 5, RRD = 6, WR = 7, MRD = 8, REFRESH_LATE = 9,
+    localparam [4:0] RCD = 1, RP = 2, RAS = 3, RC = 4, RFC = 5, RRD = 6, WR = 7, MRD = 8, REFRESH_LATE = 9,
         NOT_OPEN = 10, ALREADY_OPEN = 11, BANKS_OPEN = 12, NOT_INITIALISED = 13, BAD_MODE = 14, CONTENTION = 15,
         RAS_MAX = 16, NO_DATA = 17, MASKED_READ = 18, PINS_EARLY = 19, UNSUPPORTED = 20;
     localparam [15:0] POISON = 16'hDEAD;
@@ -90,18 +90,12 @@ module sdram_chip #(
     // Blocking assignments but for what the FPGA takes at the same edge: nothing else reads the rest.
     assign dq_i = line[0][15:0];
 
-    task violate(input [7:0] code);
-        begin
-            if (violations == 0) violation = code;
-            violations = violations + 1;
-        end
-    endtask
-
+    reg [31:0] wrong;       // in this cycle, a bit for each code
     // Banks to close: auto-precharge at edge `when`, or PRECHARGE now.
     task close(input [BANK_BITS-1:0] which, input [63:0] when, input after_write);
         begin
-            if (when - activated_at[which] < C_RAS) violate(RAS);
-            if (when - activated_at[which] > C_RAS_MAX) violate(RAS_MAX);
+            if (when - activated_at[which] < C_RAS) wrong[RAS] = 1;
+            if (when - activated_at[which] > C_RAS_MAX) wrong[RAS_MAX] = 1;
             open[which] = 0; closed_at[which] = when; by_write[which] = after_write;
         end
     endtask
@@ -111,13 +105,14 @@ module sdram_chip #(
 
     task check_ready;       // no command may come too early after REFRESH or MODE REGISTER SET
         begin
-            if (now - refreshed_at < C_RFC) violate(RFC);
-            if (mode_at != 0 && now - mode_at < C_MRD) violate(MRD);
-            if (now < C_POWER_UP + 1000) violate(NOT_INITIALISED);
+            if (now - refreshed_at < C_RFC) wrong[RFC] = 1;
+            if (mode_at != 0 && now - mode_at < C_MRD) wrong[MRD] = 1;
+            if (now < C_POWER_UP + 1000) wrong[NOT_INITIALISED] = 1;
         end
     endtask
 
     always @(posedge clk) begin
+        wrong = 0;
         for (i = 0; i < 7; i = i + 1) line[i] <= line[i + 1];
         line[7] <= {1'b0, POISON};
         driving <= {driving[0], 1'b0, driving[6:1]};
@@ -126,23 +121,23 @@ module sdram_chip #(
             refresh_timer = refresh_timer + CLOCK_PS;
             if (refresh_timer >= INTERVAL_PS) begin
                 refresh_timer = refresh_timer - INTERVAL_PS;
-                if (debt == POSTPONED) violate(REFRESH_LATE); else debt = debt + 1;
+                if (debt == POSTPONED) wrong[REFRESH_LATE] = 1; else debt = debt + 1;
             end
         end
 
-        if (dq_oe && (driving[0] || driving[7])) violate(CONTENTION);
+        if (dq_oe && (driving[0] || driving[7])) wrong[CONTENTION] = 1;
         if (!cs_n) begin
-            if (!cke) violate(UNSUPPORTED);
-            if (pins_early) violate(PINS_EARLY);
+            if (!cke) wrong[UNSUPPORTED] = 1;
+            if (pins_early) wrong[PINS_EARLY] = 1;
             case ({ras_n, cas_n, we_n})
                 3'b111: ;
                 3'b011: begin                       // ACTIVATE
                     check_ready;
-                    if (cas == 0) violate(NOT_INITIALISED);
-                    if (open[bank]) violate(ALREADY_OPEN);
-                    if (now < closed_at[bank] + C_RP) violate(by_write[bank] ? WR : RP);
-                    if (now - activated_at[bank] < C_RC) violate(RC);
-                    if (now - any_activated_at < C_RRD) violate(RRD);
+                    if (cas == 0) wrong[NOT_INITIALISED] = 1;
+                    if (open[bank]) wrong[ALREADY_OPEN] = 1;
+                    if (now < closed_at[bank] + C_RP) wrong[by_write[bank] ? WR : RP] = 1;
+                    if (now - activated_at[bank] < C_RC) wrong[RC] = 1;
+                    if (now - any_activated_at < C_RRD) wrong[RRD] = 1;
                     slot = {address[ROW_BITS-1:0], bank};
                     if (now - refreshed[slot] > C_RETENTION)        // lost for ever
                         for (i = 0; i < (1 << (COLUMN_BITS - 5)); i = i + 1)
@@ -153,22 +148,22 @@ module sdram_chip #(
                 end
                 3'b101, 3'b100: begin               // READ, WRITE
                     check_ready;
-                    if (cas == 0) violate(NOT_INITIALISED);
-                    if (!open[bank]) violate(NOT_OPEN);
-                    if (now - activated_at[bank] < C_RCD) violate(RCD);
+                    if (cas == 0) wrong[NOT_INITIALISED] = 1;
+                    if (!open[bank]) wrong[NOT_OPEN] = 1;
+                    if (now - activated_at[bank] < C_RCD) wrong[RCD] = 1;
                     cell_address = {row[bank], bank, address[COLUMN_BITS-1:0]};
                     if (we_n) begin
                         good = open[bank] && cas != 0 && stable && dqm == 0
                             && known[cell_address >> 5][cell_address[4:0]];
                         if (!good) poisoned = poisoned + 1;
-                        if (dqm != 0) violate(MASKED_READ);
+                        if (dqm != 0) wrong[MASKED_READ] = 1;
                         if (cas != 0) begin
                             line[place[2:0]] <= {1'b1, good ? words[cell_address] : POISON};
                             driving[cas - 1] <= 1;
                         end
                         if (address[10]) close(bank, now + 1, 0);
                     end else begin
-                        if (!dq_oe) violate(NO_DATA);
+                        if (!dq_oe) wrong[NO_DATA] = 1;
                         value = words[cell_address];
                         if (!dqm[0]) value[7:0] = dq_o[7:0];
                         if (!dqm[1]) value[15:8] = dq_o[15:8];
@@ -185,7 +180,7 @@ module sdram_chip #(
                     for (i = 0; i < BANKS; i = i + 1)
                         if (address[10] || i == bank) begin
                             if (open[i]) begin
-                                if (now - written_at[i] < C_WR) violate(WR);
+                                if (now - written_at[i] < C_WR) wrong[WR] = 1;
                                 close(i[BANK_BITS-1:0], now, 0);
                             end else if (now > closed_at[i]) begin
                                 closed_at[i] = now; by_write[i] = 0;
@@ -195,11 +190,11 @@ module sdram_chip #(
                 end
                 3'b001: begin                       // REFRESH
                     check_ready;
-                    if (!precharged) violate(NOT_INITIALISED);
-                    if (open != 0) violate(BANKS_OPEN);
+                    if (!precharged) wrong[NOT_INITIALISED] = 1;
+                    if (open != 0) wrong[BANKS_OPEN] = 1;
                     for (i = 0; i < BANKS; i = i + 1) begin
-                        if (now < closed_at[i] + C_RP) violate(by_write[i] ? WR : RP);
-                        if (now - activated_at[i] < C_RC) violate(RC);
+                        if (now < closed_at[i] + C_RP) wrong[by_write[i] ? WR : RP] = 1;
+                        if (now - activated_at[i] < C_RC) wrong[RC] = 1;
                         refreshed[next_row * BANKS + i] = now;
                     end
                     next_row = next_row + 1; refreshed_at = now; refreshes = refreshes + 1;
@@ -208,18 +203,22 @@ module sdram_chip #(
                 end
                 3'b000: begin                       // MODE REGISTER SET
                     check_ready;
-                    if (!precharged || power_up_refreshes != 8) violate(NOT_INITIALISED);
-                    if (open != 0) violate(BANKS_OPEN);
+                    if (!precharged || power_up_refreshes != 8) wrong[NOT_INITIALISED] = 1;
+                    if (open != 0) wrong[BANKS_OPEN] = 1;
                     for (i = 0; i < BANKS; i = i + 1)
-                        if (now < closed_at[i] + C_RP) violate(by_write[i] ? WR : RP);
+                        if (now < closed_at[i] + C_RP) wrong[by_write[i] ? WR : RP] = 1;
                     // Only burst length 1, sequential, CAS latency 2 or 3, and that no shorter than the clock allows.
                     if (address[3:0] != 0 || (address >> 7) != 0 || bank != 0
                         || !(address[6:4] == 2 && CLOCK_PS >= CL2_PS || address[6:4] == 3 && CLOCK_PS >= CL3_PS))
-                        violate(BAD_MODE);
+                        wrong[BAD_MODE] = 1;
                     cas = address[5:4]; mode_at = now;
                 end
-                default: violate(UNSUPPORTED);      // burst termination
+                default: wrong[UNSUPPORTED] = 1;      // burst termination
             endcase
+        end
+        if (wrong != 0) begin
+            violations = violations + 1;
+            for (i = 31; i > 0; i = i - 1) if (violations == 1 && wrong[i]) violation = i[7:0];
         end
         now = now + 1;
     end

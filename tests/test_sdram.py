@@ -104,7 +104,8 @@ async def loop_delays(dut, loop, clock):
     """From 8.75 to 17.5 ns, with the capture cycle and the clock phase that are computed from the delay."""
     rng, _ = generators("loops", loop, clock)
     capture = sampling(SMALL[CHIP], clock, loop).capture
-    part = await started(dut, f"capture{capture}_{clock // 1_000_000}", clock, loop=loop)
+    name = CHIP if capture == sampling(SMALL[CHIP], clock).capture else f"capture{capture}"
+    part = await started(dut, f"{name}_{clock // 1_000_000}", clock, loop=loop)
     await exchange(part, REQUESTS[CHIP], rng, *traffic(rng, SMALL[CHIP], 12, 20))
 
 
@@ -174,8 +175,8 @@ async def a_timing_too_short_is_caught(dut, name):
     """With the code of that timing first, and only by the controller that has it wrong."""
     code, chip = FAULTS[name]
     rng, _ = generators("faults")
-    for prefix in ("faulty", "right"):
-        part = await started(dut, f"{prefix}_{name}", chip=chip, initialised=0)
+    for prefix, timing in (("faulty", name), ("right", name if name in ("rc", "rrd") else "rcd")):
+        part = await started(dut, f"{prefix}_{timing}", chip=chip, initialised=0)
         part.set(read_data__ready=1)
         bursts, written, _ = traffic(random.Random(1), chip, 30, 40)
         cocotb.start_soon(put(part, "write_data", written, rng))
