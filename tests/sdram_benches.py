@@ -122,6 +122,6 @@ class SdramParts(wiring.Component):
         return m
 
 
-def run_bench(module, work, seed=1, only=None):
-    """Run the cocotb tests of a module of benches against `SdramParts`."""
-    return cocotb_runner.run(cocotb_runner.build(SdramParts), module, work, seed, only)
+def run_bench(module, work, **options):
+    """Run the cocotb tests of a module of benches against `SdramParts`; options as for `cocotb_runner.run`."""
+    return cocotb_runner.run(cocotb_runner.build(SdramParts), module, work, **options)
