@@ -115,5 +115,5 @@ def area(component: str, pes: tuple[int, ...], seed: tuple[int, ...], json_path:
 def _finish(rows: Sequence[dict[str, Any]], json_path: Path | None) -> None:
     if json_path is not None:
         write_atomically(json_path, (json.dumps(rows, indent=2) + "\n").encode())
-    cells = [[f"{value:,}" for value in row.values()] for row in rows]
+    cells = [[value if isinstance(value, str) else f"{value:,}" for value in row.values()] for row in rows]
     click.echo("\n".join(aligned([list(rows[0]), *cells])))
