@@ -21,7 +21,7 @@ help:
 	@echo "make demo    the NSNet2 speech enhancer on the simulated accelerator; results in out/demo"
 	@echo "make test    lint, then all tests (JOBS=$(JOBS) at a time)"
 	@echo "make lint    ruff and mypy"
-	@echo "make bench   utilisation and area tables; results in out/*.json"
+	@echo "make bench   utilisation, SDRAM and area tables; results in out/*.json"
 	@echo "make clean   remove everything generated except $(VENV)"
 
 venv: $(STAMP)
@@ -67,6 +67,8 @@ bench: $(STAMP)
 	@mkdir -p out
 	@$(BIN)/amacrine bench utilisation --json out/utilisation.json
 	@$(BIN)/amacrine bench area --json out/area.json
+	@$(BIN)/amacrine bench sdram --json out/sdram.json
+	@$(BIN)/amacrine bench area --component sdram --json out/sdram_area.json
 
 clean:
 	rm -rf out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

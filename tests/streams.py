@@ -12,7 +12,7 @@ import numpy as np
 from amaranth.hdl import Shape
 from amaranth.lib import data
 from cocotb.clock import Clock
-from cocotb.triggers import RisingEdge
+from cocotb.triggers import RisingEdge, Timer
 
 PERIOD = 10
 PATTERNS = ((0.0, 0.0), (0.4, 0.0), (0.0, 0.4), (0.5, 0.5), (0.1, 1.0))
@@ -66,6 +66,11 @@ class Ports:
     async def cycles(self, count=1):
         for _ in range(count):
             await RisingEdge(self.clk)
+
+    async def wait(self, count):
+        """`cycles` for long waits, in which Python sleeps."""
+        await Timer(count * PERIOD, "step")
+        await RisingEdge(self.clk)
 
     async def until(self, condition, limit=20_000):
         """Wait for the cycle in which `condition()` holds; its value."""
