@@ -94,7 +94,7 @@ def source_digest() -> str:
     """Digest of everything a build depends on beside its parameters: gateware, harness, Python."""
     digest = hashlib.sha256(sys.version.encode())
     package = HERE.parent
-    shared = [package / "sw" / name for name in ("layout.py", "activation.py", "fixed.py")]
+    shared = [package / "sw" / name for name in ("layout.py", "activation.py", "fixed.py", "protocol.py")]
     simulated = [package / "sim" / name for name in ("build.py", "top.py", "harness.cpp", "ram.v")]
     for path in [*sorted((package / "hw").glob("*.py")), *shared, *simulated]:
         digest.update(path.name.encode() + path.read_bytes())
