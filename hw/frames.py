@@ -1,6 +1,6 @@
 """Frames of the serial link (docs/protocol.md): COBS( body | CRC-32 ) 00."""
 
-from amaranth.hdl import Module, Signal, unsigned
+from amaranth.hdl import Module, ResetInserter, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.crc import catalog
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -16,7 +16,13 @@ LENGTH = unsigned(11)
 FRAME_EVENTS = 6
 """Number of what `FrameReceiver` counts."""
 
-crc32 = catalog.CRC32_ISO_HDLC
+
+
+def add_crc32(m, start, data_width=8):
+    """A CRC-32 in the module; `start` begins anew, and takes no data in the same cycle."""
+    processor = catalog.CRC32_ISO_HDLC(data_width=data_width).create()
+    m.submodules += ResetInserter(start)(processor)     # its own `start` would be a multiplexer before each bit
+    return processor
 
 
 class BodyByte(data.Struct):
@@ -86,7 +92,8 @@ class FrameReceiver(wiring.Component):
 
     def _write(self, m, write, lengths, token, valid, damaged, writing, reading):
         """Bytes into the ring; at the end of a frame, what becomes of them."""
-        m.submodules.crc = crc = crc32().create()
+        start = Signal()
+        crc = add_crc32(m, start)
         begin, length = Signal.like(writing), Signal(range(MAX_FRAME + 2))
         full, overrun = Signal(), Signal()
         m.d.comb += [
@@ -109,7 +116,7 @@ class FrameReceiver(wiring.Component):
             with m.Else():
                 m.d.sync += writing.eq(writing + 1)
         with m.If(valid & token.end):
-            m.d.comb += crc.start.eq(1)
+            m.d.comb += start.eq(1)
             m.d.sync += [length.eq(0), overrun.eq(0), writing.eq(begin)]
             with m.If(token.empty | damaged):
                 pass
@@ -156,7 +163,8 @@ class FrameTransmitter(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.crc = crc = crc32().create()
+        start = Signal()
+        crc = add_crc32(m, start)
         m.submodules.encoder = encoder = CobsEncoder()
         connect(m, encoder.o, flipped(self.o))
         index = Signal(range(CRC_BYTES))
@@ -173,6 +181,6 @@ class FrameTransmitter(wiring.Component):
                 with m.If(encoder.i.ready):
                     m.d.sync += index.eq(index + 1)
                     with m.If(index == CRC_BYTES - 1):
-                        m.d.comb += crc.start.eq(1)
+                        m.d.comb += start.eq(1)
                         m.next = "BODY"
         return m

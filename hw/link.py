@@ -5,9 +5,10 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from .frames import FrameReceiver, FrameTransmitter
+from .link_ports import memory_port, register_bus
 from .link_registers import LinkRegisters
 from .numerics import ACTIVATION
-from .operations import Executor, WordsToBytes, memory_port, register_bus
+from .operations import Executor
 from .stream_buffers import InputBuffer, OutputBuffer
 from .uart import UartReceiver, UartTransmitter
 
@@ -79,13 +80,11 @@ class HostLink(wiring.Component):
         m.submodules.inputs, m.submodules.outputs = inputs, outputs = self.inputs, self.outputs
         m.submodules.executor = executor = self.executor
         m.submodules.frames_in = frames_in = FrameReceiver(RECEIVE_BYTES, RECEIVE_FRAMES)
-        m.submodules.words = words = WordsToBytes()
         m.submodules.frames_out = frames_out = FrameTransmitter()
         m.submodules.registers = registers = LinkRegisters()
         connect(m, receiver.o, frames_in.i)
         connect(m, frames_in.o, executor.request)
-        connect(m, executor.answer, words.i)
-        connect(m, words.o, frames_out.i)
+        connect(m, executor.answer, frames_out.i)
         connect(m, frames_out.o, transmitter.i)
         connect(m, inputs.o, flipped(self.input))
         connect(m, flipped(self.output), outputs.i)
@@ -97,7 +96,7 @@ class HostLink(wiring.Component):
             inputs.clear.eq(executor.clear), outputs.clear.eq(executor.clear),
             executor.input_position.eq(inputs.position), executor.input_free.eq(inputs.free),
             executor.output_position.eq(outputs.position), executor.output_level.eq(outputs.level),
-            outputs.release.eq(executor.output_release), outputs.release_count.eq(executor.output_count),
+            outputs.release.eq(executor.output_release), outputs.release_to.eq(executor.output_release_to),
             outputs.address.eq(executor.output_address), executor.output_data.eq(outputs.data),
             registers.events.eq(Cat(frames_in.events, executor.refused)),
             registers.memory_initialised.eq(self.memory.initialised), registers.session.eq(executor.session),

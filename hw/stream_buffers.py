@@ -88,9 +88,9 @@ class OutputBuffer(wiring.Component):
     position : Out(32)
         Of the first element that is kept, or that is to come.
     level : Out(range(depth + 1))
-        Elements that are kept.
-    release, release_count : In
-        Forgets the first `release_count` elements, at most `level`.
+        Elements that are kept, a cycle late.
+    release, release_to : In
+        Forgets the elements before position `release_to`; it must be from `position` to `position` + `level`.
     address : In(range(depth)), data : Out(ACTIVATION)
         Reads the element at a position modulo `depth`; data comes a cycle after the address.
     clear : In(1)
@@ -102,7 +102,7 @@ class OutputBuffer(wiring.Component):
         self.depth, self.origin = depth, origin
         super().__init__({
             "i": In(stream.Signature(ACTIVATION)), "position": Out(POSITION_BITS, init=origin),
-            "level": Out(range(depth + 1)), "release": In(1), "release_count": In(range(depth + 1)),
+            "level": Out(range(depth + 1)), "release": In(1), "release_to": In(POSITION_BITS),
             "address": In(range(depth)), "data": Out(ACTIVATION), "clear": In(1),
         })
 
@@ -110,16 +110,17 @@ class OutputBuffer(wiring.Component):
         m = Module()
         m.submodules.ram = ram = block_ram(ACTIVATION, self.depth)
         write, read = ram.write_port(), read_port(m, ram)
-        end = Signal(range(self.depth), init=self.origin % self.depth)
+        count = range(2 * self.depth)
+        end = Signal(count, init=self.origin % len(count))
+        kept = Signal(count)        # differs from `level` by an element that was taken just now
         m.d.comb += [
-            self.i.ready.eq(~self.level[-1]),      # its top bit is only set when it is `depth`
+            kept.eq(end - self.position[:len(end)]), self.i.ready.eq(~kept[-1]),    # set only when it is `depth`
             write.addr.eq(end), write.data.eq(self.i.payload), write.en.eq(self.i.valid & self.i.ready),
             read.addr.eq(self.address), self.data.eq(read.data),
         ]
-        released = Signal.like(self.release_count)
-        m.d.comb += released.eq(Mux(self.release, self.release_count, 0))
-        m.d.sync += [end.eq(end + write.en), self.level.eq(self.level + write.en - released),
-                     self.position.eq(self.position + released)]
+        m.d.sync += [end.eq(end + write.en), self.level.eq(kept)]
+        with m.If(self.release):
+            m.d.sync += self.position.eq(self.release_to)
         with m.If(self.clear):
             m.d.comb += self.i.ready.eq(1)
             m.d.sync += [end.eq(self.origin), self.level.eq(0), self.position.eq(self.origin)]

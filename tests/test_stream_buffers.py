@@ -5,7 +5,7 @@ import pytest
 from link_benches import BUFFER_DEPTH, BUFFER_ORIGIN, run_bench
 from streams import SURPLUS_CYCLES, Ports, generators, get, patterns, put
 
-from amacrine.hw.stream_buffers import InputBuffer
+from amacrine.hw.stream_buffers import check_depth
 
 MODULUS = 1 << 32
 
@@ -17,7 +17,7 @@ def test_stream_buffers(tmp_path):
 @pytest.mark.parametrize("depth", [0, 8, 24, 65536])
 def test_depth_is_refused(depth):
     with pytest.raises(ValueError, match="power of two from 16"):
-        InputBuffer(depth)
+        check_depth(depth)
 
 
 @patterns
@@ -71,10 +71,10 @@ async def outputs(dut, p_idle, p_stall):
             await ports.cycles(3)
             assert ports.data.value == values[released + index]
         count = rng.randrange(level + 1)
-        ports.set(release=1, release_count=count)
+        ports.set(release=1, release_to=(position + count) % MODULUS)
         await ports.cycles()
         ports.set(release=0)
-        await ports.cycles()
+        await ports.cycles(2)
         released += count
     await putter
     ports.set(clear=1)
