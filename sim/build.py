@@ -94,9 +94,9 @@ def source_digest() -> str:
     """Digest of everything a build depends on beside its parameters: gateware, harness, Python."""
     digest = hashlib.sha256(sys.version.encode())
     package = HERE.parent
-    shared = [package / "sw" / name for name in ("layout.py", "activation.py", "fixed.py")]
-    simulated = [package / "sim" / name
-                 for name in ("build.py", "top.py", "harness.cpp", "ram.v", "sdram.v", "sdram.py")]
+    shared = [package / "sw" / name for name in ("layout.py", "activation.py", "fixed.py", "protocol.py")]
+    simulated = [HERE / "build.py", HERE / "top.py", HERE / "sdram.py", *sorted(HERE.glob("*.cpp")),
+                 *sorted(HERE.glob("*.v"))]
     for path in [*sorted((package / "hw").glob("*.py")), *shared, *simulated]:
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()

@@ -58,12 +58,12 @@ class Operation(IntEnum):
 
 
 class Status(IntEnum):
-    """What an answer says; all but OK carry no data and mean that nothing was done."""
+    """What an answer says; all but OK carry no data and mean that nothing was done. The smallest that applies."""
 
     OK = 0
     UNKNOWN_OPERATION = 1   # no such operation
-    BAD_LENGTH = 2          # the data do not fit the count, or the count is too large
-    BAD_ADDRESS = 3         # no such memory or register
+    BAD_LENGTH = 2          # the data do not fit the count, or the count is out of range
+    BAD_ADDRESS = 3         # no such memory or register, or session number
     BUSY = 4                # memory is out of reach while the engine runs, or before it is initialised
     WRONG_SESSION = 5       # another session was started, or none since the reset
     WRONG_POSITION = 6      # outputs that were released, or that there are not yet
