@@ -23,7 +23,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Name -> (module:function, one line for --help). Modules load when their command runs, so that the
 # heavy imports of one command slow down neither the others nor --help.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "run": ("amacrine.sw.cli_run:run", "Run a network in floating point, golden model or simulated hardware."),
+    "run": ("amacrine.sw.cli_run:run", "Run a network in floating point, golden model, simulation, or on a board."),
     "compile": ("amacrine.sw.cli_compile:compile_", "Compile a network to a program file."),
     "info": ("amacrine.sw.cli_compile:info", "Show what is in a program file."),
     "demo": ("amacrine.sw.cli_demo:demo", "Enhance noisy speech on the simulated hardware."),
