@@ -17,12 +17,20 @@ from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 
-from .errors import AmacrineError, MemoryFaultError, MisfitError, RefusedError, SilentError, WrongDeviceError
+from .errors import (
+    AmacrineError,
+    MemoryFaultError,
+    MisfitError,
+    RefusedError,
+    SessionError,
+    SilentError,
+    WrongDeviceError,
+)
 from .layout import COUNTER_FIELDS, HALT, QUIET, RUN, Parameters, Register
 from .port import Port, SerialPort
 from .program import Program, register_writes
 from .protocol import LINK_REGISTERS, MAX_DATA, MEMORY_RANGE, VERSION, LinkRegister, Operation
-from .stream import Stream
+from .stream import GONE, Stream
 from .transport import Link, LinkStatistics, Request
 
 BAUD = 3_000_000
@@ -156,7 +164,8 @@ class Device:
             few vectors ahead, so that an output is yielded as soon as it is here, even while the next input is not.
         """
         self._loaded()
-        assert self._stream is not None
+        if self._stream is None:
+            raise AmacrineError("no sequence is under way after abort(); start one with reset()")
         return self._stream.run(frames)
 
     def run(self, inputs: np.ndarray, progress: Progress | None = None) -> DeviceRun:
@@ -188,6 +197,9 @@ class Device:
                     for job in program.jobs]
         counters = {job.name: dict(zip(COUNTER_FIELDS, _numbers(request.result().data, "<u4"), strict=True))
                     for job, request in zip(program.jobs, self._link.ask_all(requests), strict=True)}
+        [session] = self.read_registers(LINK_REGISTERS + LinkRegister.SESSION)
+        if self._stream is None or session != self._stream.session:
+            raise SessionError(GONE)
         self.write_registers([(Register.CONTROL, RUN)])
         return counters
 
@@ -292,8 +304,9 @@ def _identify(link: Link) -> DeviceInfo:
         raise WrongDeviceError(f"the gateware on {link.port.name} describes itself otherwise than this Amacrine "
                                f"expects ({type(error).__name__}: {error}); {REPROGRAM}") from error
     numbers = [value for name, value in asdict(info).items() if name not in ("board", "build", "parameters")]
-    if not all(isinstance(number, int) and number > 0 for number in numbers):
-        raise WrongDeviceError(f"the gateware on {link.port.name} describes itself by numbers that cannot be; "
+    if (not all(isinstance(number, int) and number > 0 for number in numbers)
+            or not isinstance(info.board, str) or not isinstance(info.build, str)):
+        raise WrongDeviceError(f"the gateware on {link.port.name} describes itself by values that cannot be; "
                                f"{REPROGRAM}")
     return info
 

@@ -23,8 +23,8 @@ HOLD_S, BUSY_HOLD_S = 5e-3, 0.2e-3
 DEAD_S = 20.0
 """Of the device's own time without an output that is due."""
 
-GONE = ("the device was reset, or another host has started a sequence on it, so this one is lost; "
-        "start again with reset(), or load() if the board was off")
+GONE = ("the device was reset, or another host has used it, so the sequence is lost; load the program and start again "
+        "(only what is missing is sent)")
 
 
 class Stream:
@@ -41,7 +41,7 @@ class Stream:
 
     def __init__(self, link: Link, session: int, n_inputs: int, n_outputs: int, input_elements: int,
                  output_elements: int, clock_hz: int):
-        self._link, self._session, self._clock_hz = link, session, clock_hz
+        self._link, self.session, self._clock_hz = link, session, clock_hz
         self._n_inputs, self._n_outputs = n_inputs, n_outputs
         self._chunk = max(1, min(MAX_INPUTS, input_elements // 2))      # smaller ones only at the end
         self._wanted = min(MAX_OUTPUTS, output_elements)
@@ -122,7 +122,7 @@ class Stream:
 
     def _ask(self, position: int, inputs: bytes, wanted: int, hold: int) -> Request:
         def data() -> bytes:    # anew at each sending: outputs that were released since cannot be asked for
-            return EXCHANGE_HEADER.pack(self._received & MASK, self._session, wanted, hold, 0) + inputs
+            return EXCHANGE_HEADER.pack(self._received & MASK, self.session, wanted, hold, 0) + inputs
         return self._link.submit(Request(Operation.EXCHANGE, len(inputs) // 2, position & MASK, data))
 
     def _gather(self) -> None:

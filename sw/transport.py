@@ -2,8 +2,8 @@
 
 Each sending of a request has a tag of its own, so an answer tells which sending it belongs to. Answers come in the
 order of sendings: one that overtakes an earlier sending proves that the latter, or its answer, was lost, and the
-request is sent again at once. Only when nothing comes at all must a time-out help: then the oldest request goes out
-again, and its answer will tell about the others.
+request is sent again at once. Only when nothing comes at all must a time-out help: then a small question goes out,
+whose answer will tell about the others. A device that is merely busy so gets nothing to do twice.
 """
 
 from __future__ import annotations
@@ -14,16 +14,30 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from .errors import LinkError, RefusedError, SilentError
+from .errors import DeviceError, LinkError, RefusedError, SilentError
 from .port import HasFileno, Port
-from .protocol import CRC_BYTES, HEADER, MAX_FRAME, FrameError, Message, Operation, Status, decode, encode
+from .protocol import (
+    CRC_BYTES,
+    HEADER,
+    LINK_REGISTERS,
+    MAX_FRAME,
+    FrameError,
+    Message,
+    Operation,
+    Status,
+    decode,
+    encode,
+)
 
 MAX_LINE = MAX_FRAME + MAX_FRAME // 254 + 1
 """Longest frame on the line, without the zero byte that ends it."""
 
 MIN_PATIENCE_S = 0.05
-MAX_SENDINGS = 128
-"""In flight at once; half of the tags, so that a tag in use is never given out again."""
+MAX_IN_FLIGHT = 64
+"""Requests that are not answered; a quarter of the tags, so that a tag in use is not given out again."""
+
+QUESTION_BYTES = HEADER.size + CRC_BYTES
+"""Room in the device's buffer that is kept for a question to a silent device."""
 
 
 class Splitter:
@@ -73,8 +87,6 @@ class Request:
     data: bytes | Callable[[], bytes] = b""
     answer: Message | None = field(default=None, init=False)
     sendings: int = field(default=0, init=False)
-    bytes_before: int = field(default=0, init=False)    # received on the line before it was sent first
-    last_sent: float = field(default=0.0, init=False)
 
     def message(self, tag: int) -> Message:
         data = self.data if isinstance(self.data, bytes) else self.data()
@@ -124,7 +136,7 @@ class LinkStatistics:
     ----------
     requests : frames sent, repetitions included
     repeated : frames sent again
-    timeouts : of those, the ones for which nothing but time told that they were needed
+    timeouts : times that nothing came, so that a small question was sent to find out more
     answers : good answers that belonged to a request
     damaged : frames received that were none
     stale : good frames that belonged to no request
@@ -154,8 +166,8 @@ class Link:
     Parameters
     ----------
     port : an open port
-    timeout : seconds of silence, at most, after which a request is sent again; less when answers came faster before
-    tries : times that a request is sent before the link is given up
+    timeout : seconds of silence, at most, after which the device is asked again; fewer when it answered faster before
+    tries : times that a request is sent, and that a silent device is asked, before the link is given up
     """
 
     def __init__(self, port: Port, timeout: float = 1.0, tries: int = 10):
@@ -165,15 +177,17 @@ class Link:
         self._receive_bytes, self._receive_frames = HEADER.size + CRC_BYTES, 1
         self._tag = random.randrange(256)
         self._flight: dict[int, _Sending] = {}      # by tag, in the order of sending
-        self._waiting: list[Request] = []           # not answered, oldest first
+        self._waiting: dict[Request, None] = {}     # not answered, oldest first
         self._patience, self._slowest = timeout, 0.0
-        self._heard = 0.0
+        self._last_event = 0.0      # time of the last answer or question
+        self._unheard = 0           # questions since the last answer
+        self._bytes_heard = 0       # bytes received until the last answer
         self.port.send(b"\0")
 
     def set_credits(self, receive_bytes: int, receive_frames: int) -> None:
         """The size of the device's receive buffer."""
-        self._receive_bytes = receive_bytes
-        self._receive_frames = max(1, min(receive_frames, MAX_SENDINGS // self.tries))
+        self._receive_bytes = receive_bytes - QUESTION_BYTES
+        self._receive_frames = min(receive_frames - 1, MAX_IN_FLIGHT)
 
     def has_room(self, size: int) -> bool:
         """Whether a request with so many bytes of data may be sent now."""
@@ -186,7 +200,9 @@ class Link:
         size = len(request.message(0).data)
         while not self.has_room(size):
             self.pump()
-        self._waiting.append(request)
+        self._waiting[request] = None
+        if len(self._waiting) == 1:
+            self._last_event = time.monotonic()
         self._send(request)
         return request
 
@@ -212,17 +228,14 @@ class Link:
     def pump(self, wait: float | None = None, wake: HasFileno | None = None) -> None:
         """Wait until something arrives, time is up, or ``wake`` can be read; send again what needs it."""
         if self._waiting:
-            until = max(self._heard, self._waiting[0].last_sent) + self._patience
-            left = max(0.0, until - time.monotonic())
+            left = max(0.0, self._last_event + self._patience - time.monotonic())
             wait = left if wait is None else min(wait, left)
         data = self.port.receive(wait, wake)
         self.statistics.bytes_received += len(data)
         for frame in self._splitter.feed(data):
             self._take(frame)
-        if self._waiting and time.monotonic() >= max(self._heard, self._waiting[0].last_sent) + self._patience:
-            self.statistics.timeouts += 1
-            self._patience = min(2 * self._patience, self.timeout)
-            self._send(self._waiting[0])
+        if self._waiting and time.monotonic() >= self._last_event + self._patience:
+            self._question()
 
     def _take(self, frame: bytes) -> None:
         try:
@@ -235,13 +248,13 @@ class Link:
             self.statistics.stale += 1
             return
         self.statistics.answers += 1
-        self._heard = time.monotonic()
-        # Slowly forgotten, so that one slow operation among many does not cause repetitions.
-        self._slowest = max(self._heard - sending.time, 0.9 * self._slowest)
+        self._last_event, self._unheard, self._bytes_heard = time.monotonic(), 0, self.statistics.bytes_received
+        # Slowly forgotten, as the time that operations take differs much.
+        self._slowest = max(self._last_event - sending.time, 0.9 * self._slowest)
         self._patience = min(max(MIN_PATIENCE_S, 3 * self._slowest), self.timeout)
         if sending.request.answer is None:
             sending.request.answer = answer
-            self._waiting.remove(sending.request)
+            self._waiting.pop(sending.request, None)
         self._resend_overtaken(answer.tag)
 
     def _resend_overtaken(self, tag: int) -> None:
@@ -252,42 +265,52 @@ class Link:
             if earlier == tag:
                 break
             lost.append(sending.request)
-        later = {id(sending.request) for sending in self._flight.values()}
-        for request in dict.fromkeys(lost):
-            if request.answer is None and id(request) not in later:
+        for request in lost:
+            if request in self._waiting:
                 self._send(request)
+
+    def _question(self) -> None:
+        """Nothing has come for too long: ask something small."""
+        if self._unheard >= self.tries:
+            raise self._silence()
+        self._unheard += 1
+        self.statistics.timeouts += 1
+        self._patience = min(2 * self._patience, self.timeout)
+        self._last_event = time.monotonic()
+        self._send(Request(Operation.READ_REGISTERS, 1, LINK_REGISTERS))
 
     def _send(self, request: Request) -> None:
         if request.sendings >= self.tries:
-            self._give_up(request)
+            raise self._noise(f"{request.operation.name} was sent {request.sendings} times")
         self._tag = (self._tag + 1) & 0xFF
         body = request.message(self._tag).to_bytes()
-        request.last_sent = time.monotonic()
         line = encode(body)
-        if request.sendings:
+        if request.sendings or self._unheard:
             line = b"\0" + line     # ends what may be left of a damaged frame
-            self.statistics.repeated += 1
-        else:
-            request.bytes_before = self.statistics.bytes_received
+        self.statistics.repeated += request.sendings > 0
         request.sendings += 1
         self._flight.pop(self._tag, None)
-        self._flight[self._tag] = _Sending(request, len(body) + CRC_BYTES, request.last_sent)
+        self._flight[self._tag] = _Sending(request, len(body) + CRC_BYTES, time.monotonic())
         self.statistics.requests += 1
         self.statistics.bytes_sent += len(line)
         self.port.send(line)
 
-    def _give_up(self, request: Request) -> None:
+    def _noise(self, what: str) -> LinkError:
+        seen = self.statistics
+        return LinkError(
+            f"too many frames are lost or damaged on {self.port.name}: {what} ({seen.repeated} of {seen.requests} "
+            f"frames were repetitions, {seen.damaged} answers damaged); use a shorter cable, or a lower baud rate on "
+            "both sides")
+
+    def _silence(self) -> DeviceError:
         name, seen = self.port.name, self.statistics
-        noisy = seen.bytes_received > request.bytes_before or seen.repeated - request.sendings > seen.answers // 50
-        if noisy and seen.answers:
-            raise LinkError(f"too many frames are lost or damaged on {name}: {request.operation.name} was sent "
-                            f"{request.sendings} times ({seen.repeated} of {seen.requests} frames were repetitions, "
-                            f"{seen.damaged} answers damaged); use a shorter cable, or a lower baud rate on both sides")
+        if seen.answers and seen.bytes_received > self._bytes_heard:
+            return self._noise("no answer arrives whole any more")
         if seen.answers:
-            raise SilentError(f"the device on {name} does not answer any more: is it still powered and programmed? "
-                              "Then start again")
+            return SilentError(f"the device on {name} does not answer any more: is it still powered and programmed, "
+                               "and the cable in order? Then start again")
         if seen.bytes_received:
-            raise SilentError(f"nothing on {name} speaks Amacrine's protocol ({seen.bytes_received} bytes came, but no "
-                              "answer): is this the right port, and --baud the board's rate?")
-        raise SilentError(f"nothing answers on {name}: is the board powered and programmed ('amacrine program'), and "
-                          "is this the right port ('amacrine devices')?")
+            return SilentError(f"nothing on {name} speaks Amacrine's protocol ({seen.bytes_received} bytes came, but "
+                               "no answer): is this the right port, and --baud the board's rate?")
+        return SilentError(f"nothing answers on {name}: is the board powered and programmed ('amacrine program'), and "
+                           "is this the right port ('amacrine devices')?")

@@ -162,7 +162,8 @@ class MockDevice:
     def _clear(self, session):
         self.counts[SESSION] = session
         self.running = False
-        self.inputs, self.outputs = [], []      # not yet used; from position `released` on
+        self.inputs, self.vector = [], []       # in the buffer, in the engine
+        self.outputs = []                       # from position `released` on
         self.taken = self.released = 0
         self.engine.reset()
 
@@ -337,13 +338,14 @@ class MockDevice:
     def _work(self):
         """The engine goes on as far as inputs and output buffer allow."""
         n_inputs = self.registers.get(4, 0) >> 16
-        for _ in range(self.steps_a_request):
-            if not self.running or not n_inputs or len(self.inputs) < n_inputs:
+        for _ in range(self.steps_a_request if self.running and n_inputs else 0):
+            missing = n_inputs - len(self.vector)
+            self.vector += self.inputs[:missing]
+            del self.inputs[:missing]
+            if len(self.vector) < n_inputs or len(self.outputs) >= self.output_elements:
                 break
-            if len(self.outputs) >= self.output_elements:
-                break
-            x, self.inputs = self.inputs[:n_inputs], self.inputs[n_inputs:]
-            self.outputs += self.engine.step(np.array(x, np.int16)).tolist()
+            self.outputs += self.engine.step(np.array(self.vector, np.int16)).tolist()
+            self.vector = []
 
     def _exchange(self, count, address, data):
         self.exchanges += 1
