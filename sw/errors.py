@@ -16,6 +16,12 @@ class DiffersError(AmacrineError):
     exit_code = 1
 
 
+class FaultFoundError(AmacrineError):
+    """A self-test found a fault of the hardware; exit code 1."""
+
+    exit_code = 1
+
+
 class DeviceError(AmacrineError):
     """Something about a board or its serial port."""
 

@@ -90,7 +90,10 @@ class MockDevice:
     engine : what turns input vectors into output vectors
     to_device, to_host : faults on the line
     real_words : words that the memory chip really has, addresses wrap around; 0: as many as it says
-    stuck_high : data lines that always read 1
+    stuck_high, stuck_low : data lines that always read 1, or 0
+    dead_address : address lines that have no effect
+    tied_addresses : two address lines that are one: if either is set, both are
+    bad_cell : address of a word whose bit 7 always reads 1
     silent : answers nothing
     garbage : sends this, whatever it receives
     reset_after, vanish_after : after so many EXCHANGE requests, once
@@ -107,6 +110,10 @@ class MockDevice:
     memory_words: int = 1 << 16
     real_words: int = 0
     stuck_high: int = 0
+    stuck_low: int = 0
+    dead_address: int = 0
+    tied_addresses: tuple[int, int] | None = None
+    bad_cell: int = -1
     initialised: bool = True
     version: int = 1
     identity: dict = field(default_factory=dict)
@@ -268,6 +275,8 @@ class MockDevice:
         if 0x600 <= address < 0x700:
             job, number = divmod(address - 0x600, 8)
             return (*self.engine.counters().get(job, (0,) * 5), 0, 0, 0)[number]
+        if 0x10 <= address < 0x18:
+            return list(self.parameters.as_dict().values())[address - 0x10]
         return self.registers.get(address, 0) if address < 0x30000 else None
 
     def _write_registers(self, count, address, data):
@@ -287,10 +296,17 @@ class MockDevice:
         return BAD_ADDRESS if count < 1 or address + count > self.memory_words else None
 
     def _cells(self, address, count):
-        return np.arange(address, address + count) % len(self.memory)
+        cells = np.arange(address, address + count) % len(self.memory) & ~self.dead_address
+        if self.tied_addresses:
+            a, b = self.tied_addresses
+            cells |= (cells >> a & 1) << b | (cells >> b & 1) << a
+        return cells
 
     def _read(self, address, count):
-        return self.memory[self._cells(address, count)] | np.uint16(self.stuck_high)
+        cells = self._cells(address, count)
+        words = self.memory[cells] | np.uint16(self.stuck_high)
+        words[cells == self.bad_cell] |= 1 << 7
+        return words & np.uint16(0xFFFF ^ self.stuck_low)
 
     def _read_memory(self, count, address, data):
         if data or not 1 <= count <= 512:
