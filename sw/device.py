@@ -29,7 +29,7 @@ from .errors import (
 from .layout import COUNTER_FIELDS, HALT, QUIET, RUN, Parameters, Register
 from .port import Port, SerialPort
 from .program import Program, register_writes
-from .protocol import LINK_REGISTERS, MAX_DATA, MEMORY_RANGE, VERSION, LinkRegister, Operation
+from .protocol import LINK_REGISTERS, MAX_DATA, MEMORY_RANGE, VERSION, LinkRegister, Operation, Status
 from .stream import GONE, Stream
 from .transport import Link, LinkStatistics, Request
 
@@ -149,7 +149,7 @@ class Device:
         """Start a new sequence: state zero, or as the program's initial state has it; counters zero."""
         program = self._loaded()
         session = random.randrange(1, 1 << 16)
-        self._link.ask(Operation.START, address=session)
+        self._halt(Operation.START, session)
         self.write_registers([(int(address), int(value)) for address, value in program.initial])
         self.write_registers([(Register.CONTROL, RUN)])
         self._stream = Stream(self._link, session, program.n_inputs, program.n_outputs, self.info.input_elements,
@@ -206,7 +206,16 @@ class Device:
     def abort(self) -> None:
         """Stop what runs, whoever started it, so that memory can be reached; `reset` starts anew."""
         self._stream = None
-        self._link.ask(Operation.ABORT)
+        self._halt(Operation.ABORT)
+
+    def _halt(self, operation: Operation, session: int = 0) -> None:
+        try:
+            self._link.ask(operation, address=session)
+        except RefusedError as error:
+            if error.status != Status.BUSY:
+                raise
+            raise SilentError("the engine does not halt; program the board again, and if that does not help, please "
+                              "report it") from error
 
     # ---- memory: words of 16 bits ------------------------------------------------------------------------
     def read_memory(self, address: int, count: int) -> np.ndarray:

@@ -43,7 +43,16 @@ class WrongDeviceError(DeviceError):
 
 
 class RefusedError(DeviceError):
-    """The device answered a request with an error status."""
+    """The device answered a request with an error status.
+
+    Parameters
+    ----------
+    status : of the answer, `protocol.Status` or a number that has no name there
+    """
+
+    def __init__(self, message: str, status: int):
+        super().__init__(message)
+        self.status = status
 
 
 class SessionError(DeviceError):

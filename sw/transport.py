@@ -32,7 +32,7 @@ from .protocol import (
 MAX_LINE = MAX_FRAME + MAX_FRAME // 254 + 1
 """Longest frame on the line, without the zero byte that ends it."""
 
-MIN_PATIENCE_S = 0.05
+MIN_PATIENCE_S = 0.01
 MAX_IN_FLIGHT = 64
 """Requests that are not answered; a quarter of the tags, so that a tag in use is not given out again."""
 
@@ -120,7 +120,7 @@ class Request:
         assert self.answer is not None, "not answered yet"
         if self.answer.code != Status.OK:
             raise RefusedError(f"the device refused {self.operation.name} with status {status_name(self.answer.code)}; "
-                               "if its gateware is of this version of Amacrine, please report it")
+                               "if its gateware is of this version of Amacrine, please report it", self.answer.code)
         return self.answer
 
 
@@ -167,7 +167,8 @@ class Link:
     ----------
     port : an open port
     timeout : seconds of silence, at most, after which the device is asked again; fewer when it answered faster before
-    tries : times that a request is sent, and that a silent device is asked, before the link is given up
+    tries : times that a request is sent, and that a silent device is asked after the full time-out, before the link is
+        given up
     """
 
     def __init__(self, port: Port, timeout: float = 1.0, tries: int = 10):
@@ -180,9 +181,8 @@ class Link:
         self._waiting: dict[Request, None] = {}     # not answered, oldest first
         self._patience, self._slowest = timeout, 0.0
         self._last_event = 0.0      # time of the last answer or question
-        self._unheard = 0           # questions since the last answer
+        self._unheard = 0           # questions after a full time-out since the last answer
         self._bytes_heard = 0       # bytes received until the last answer
-        self.port.send(b"\0")
 
     def set_credits(self, receive_bytes: int, receive_frames: int) -> None:
         """The size of the device's receive buffer."""
@@ -271,9 +271,10 @@ class Link:
 
     def _question(self) -> None:
         """Nothing has come for too long: ask something small."""
-        if self._unheard >= self.tries:
-            raise self._silence()
-        self._unheard += 1
+        if self._patience >= self.timeout:      # the quick questions before are not counted
+            if self._unheard >= self.tries:
+                raise self._silence()
+            self._unheard += 1
         self.statistics.timeouts += 1
         self._patience = min(2 * self._patience, self.timeout)
         self._last_event = time.monotonic()
@@ -284,9 +285,7 @@ class Link:
             raise self._noise(f"{request.operation.name} was sent {request.sendings} times")
         self._tag = (self._tag + 1) & 0xFF
         body = request.message(self._tag).to_bytes()
-        line = encode(body)
-        if request.sendings or self._unheard:
-            line = b"\0" + line     # ends what may be left of a damaged frame
+        line = b"\0" + encode(body)     # the zero byte ends what may be left of a damaged frame
         self.statistics.repeated += request.sendings > 0
         request.sendings += 1
         self._flight.pop(self._tag, None)

@@ -94,6 +94,7 @@ class MockDevice:
     dead_address : address lines that have no effect
     tied_addresses : two address lines that are one: if either is set, both are
     bad_cell : address of a word whose bit 7 always reads 1
+    stuck_engine : does not halt
     silent : answers nothing
     garbage : sends this, whatever it receives
     reset_after, vanish_after : after so many EXCHANGE requests, once
@@ -115,6 +116,7 @@ class MockDevice:
     tied_addresses: tuple[int, int] | None = None
     bad_cell: int = -1
     initialised: bool = True
+    stuck_engine: bool = False
     version: int = 1
     identity: dict = field(default_factory=dict)
     silent: bool = False
@@ -291,9 +293,9 @@ class MockDevice:
         return count, address, b""
 
     def _memory_range(self, address, count):
-        if not self.initialised or self.running:
-            return BUSY
-        return BAD_ADDRESS if count < 1 or address + count > self.memory_words else None
+        if address + count > self.memory_words:
+            return BAD_ADDRESS
+        return BUSY if self.running or not self.initialised else None
 
     def _cells(self, address, count):
         cells = np.arange(address, address + count) % len(self.memory) & ~self.dead_address
@@ -342,12 +344,20 @@ class MockDevice:
     def _start(self, count, address, data):
         if count or data:
             return BAD_LENGTH
+        if not 1 <= address <= 0xFFFF:
+            return BAD_ADDRESS
+        if self.stuck_engine:
+            return BUSY
         self._clear(address)
         return 0, address, b""
 
     def _abort(self, count, address, data):
         if count or data:
             return BAD_LENGTH
+        if address:
+            return BAD_ADDRESS
+        if self.stuck_engine:
+            return BUSY
         self._clear(0)
         return 0, 0, b""
 

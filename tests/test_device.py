@@ -171,6 +171,12 @@ def test_memory_that_is_not_initialised(case):
             device.load(case.program)
 
 
+def test_an_engine_that_does_not_halt(case):
+    with case.mock(stuck_engine=True) as board, Device.open(board.port) as device:
+        with pytest.raises(DeviceError, match="the engine does not halt; program the board again"):
+            device.load(case.program)
+
+
 # ---- streaming --------------------------------------------------------------------------------------------
 def test_an_output_is_yielded_before_the_next_input_is_there(case):
     """Each input waits for the output before: without that promise this would never end."""
@@ -248,14 +254,16 @@ def test_an_engine_that_makes_no_output(case):
 
 
 # ---- the line ---------------------------------------------------------------------------------------------
-RATES = {"flip": 3e-4, "drop": 3e-4, "double": 3e-4}
+RATE = 3e-4     # a byte to the device; answers are smaller here, so more of them may be damaged
 
 
 @pytest.mark.parametrize("direction", ["to_device", "to_host", "both"])
 @pytest.mark.parametrize("kind", ["flip", "drop", "double", "all", "rare"])
 def test_noise_makes_it_slower_and_nothing_else(case, kind, direction):
-    rates = {name: rate * {"all": 1 / 3, "rare": 1 / 30}.get(kind, name == kind) for name, rate in RATES.items()}
-    noise = {name: Noise(**rates) for name in ("to_device", "to_host") if direction in (name, "both")}
+    rates = {name: RATE * {"all": 1 / 3, "rare": 1 / 30}.get(kind, name == kind) for name in ("flip", "drop", "double")}
+    noise = {"to_device": Noise(**rates), "to_host": Noise(**{name: 3 * rate for name, rate in rates.items()})}
+    if direction != "both":
+        noise = {direction: noise[direction]}
     with case.mock(**noise) as board, Device.open(board.port, timeout=0.2, tries=20) as device:
         device.load(case.program)
         np.testing.assert_array_equal(device.run(case.inputs).outputs, case.golden.outputs)
