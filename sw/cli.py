@@ -1,7 +1,7 @@
 """The `amacrine` command: its subcommands, and what becomes of their errors.
 
-Exit codes: 0 done, 1 the hardware differs from the golden model, 2 something that the user can put right,
-130 interrupted; but for 0, one sentence on stderr. A traceback (exit code 1) is always a fault of ours.
+Exit codes: 0 done, 1 the hardware differs from the golden model or has a fault, 2 something that the user can put
+right, 130 interrupted; but for 0, one sentence on stderr. A traceback (exit code 1) is always a fault of ours.
 """
 
 from __future__ import annotations
@@ -23,9 +23,12 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Name -> (module:function, one line for --help). Modules load when their command runs, so that the
 # heavy imports of one command slow down neither the others nor --help.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "run": ("amacrine.sw.cli_run:run", "Run a network in floating point, golden model or simulated hardware."),
+    "run": ("amacrine.sw.cli_run:run", "Run a network in floating point, golden model, simulation, or on a board."),
     "compile": ("amacrine.sw.cli_compile:compile_", "Compile a network to a program file."),
     "info": ("amacrine.sw.cli_compile:info", "Show what is in a program file."),
+    "devices": ("amacrine.sw.cli_device:devices", "List serial ports and what answers on them."),
+    "program": ("amacrine.sw.cli_program:program", "Program a board over its USB cable."),
+    "selftest": ("amacrine.sw.cli_device:selftest_", "Test a board's line, registers and memory."),
     "demo": ("amacrine.sw.cli_demo:demo", "Enhance noisy speech on the simulated hardware."),
     "bench": ("amacrine.sw.cli_bench:bench", "Measure the hardware: utilisation, area."),
 }

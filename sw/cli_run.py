@@ -10,8 +10,9 @@ import numpy as np
 from amacrine.sim.build import check_tools
 
 from . import nsnet2, options
+from .device import Device
 from .errors import AmacrineError, DiffersError
-from .execute import Execution, execute_float, execute_golden, execute_simulated
+from .execute import Execution, execute_board, execute_float, execute_golden, execute_simulated
 from .extras import need
 from .files import check_writable, write_atomically
 from .layout import Parameters
@@ -29,8 +30,8 @@ NSNET2 = "nsnet2"
 @click.argument("model", metavar="nsnet2|MODEL.onnx")
 @click.argument("input_path", metavar="INPUT", type=options.FILE)
 @click.option("--out", "out_path", type=options.FILE, metavar="FILE", help="Where the output goes.")
-@click.option("--engine", type=click.Choice(["float", "golden", "sim"]), default="golden", show_default=True,
-              help="Floating point, the golden model, or the simulated hardware.")
+@click.option("--engine", type=click.Choice(["float", "golden", "sim", "board"]), default="golden", show_default=True,
+              help="Floating point, the golden model, the simulated hardware, or a board (--port).")
 @options.theta
 @options.calibration
 @click.option("--reference", "reference_path", type=options.FILE, metavar="CLEAN.wav",
@@ -41,31 +42,41 @@ NSNET2 = "nsnet2"
 @options.pes
 @options.parameter
 @options.latency
+@options.port
+@options.baud
+@options.timeout
 @options.json_file
-def run(model: str, input_path: Path, out_path: Path | None, engine: str, theta: str | None,
+@click.pass_context
+def run(ctx: click.Context, model: str, input_path: Path, out_path: Path | None, engine: str, theta: str | None,
         calibration: Path | None, reference_path: Path | None, picture_path: Path | None, frames: int | None,
-        pes: int, settings: tuple[str, ...], latency: int, json_path: Path | None) -> None:
+        pes: int, settings: tuple[str, ...], latency: int, port: str | None, baud: int, timeout: float,
+        json_path: Path | None) -> None:
     """Run a network over a sequence and say what it cost.
 
     \b
     amacrine run nsnet2 NOISY.wav --out CLEAN.wav
     amacrine run MODEL.onnx INPUTS.npy --out OUTPUTS.npy
+    amacrine run MODEL.onnx INPUTS.npy --out OUTPUTS.npy --engine board --port /dev/ttyUSB0
 
     INPUTS.npy holds input vectors (T, n) in real units; so will OUTPUTS.npy. Without --calibration, the
-    inputs themselves serve to choose number formats. With --engine sim, the golden model runs, too, and every
-    output and every count of the hardware is compared with it; if any differs, the exit code is 1.
+    inputs themselves serve to choose number formats. With --engine sim or board, the golden model runs, too, and
+    every output and every count of the hardware is compared with it; if any differs, the exit code is 1. A board
+    brings its own parameters (--pes and so on).
     """
     for path in filter(None, (out_path, picture_path, json_path)):
         check_writable(path)
-    parameters = options.parameters(pes, settings)
+    check_engine(ctx, engine, port)
+    options.parameters(pes, settings)
     thresholds = parse_thresholds(theta) if theta is not None else nsnet2.THRESHOLDS if model == NSNET2 else {}
     if engine == "sim":
         check_tools()
+    if picture_path is not None:
+        need("matplotlib", extra="plot")
     workload, notes = load(model, input_path, calibration, reference_path, frames, picture_path, engine)
     check_threshold_names(workload.network, thresholds)
+    device = ctx.with_resource(Device.open(port, baud, timeout)) if port is not None else None
+    parameters = device.info.parameters if device else options.parameters(pes, settings)
     trace = picture_path is not None
-    if trace:
-        need("matplotlib", extra="plot")
     if engine == "float":
         execution = execute_float(workload)
         notes += ["--theta changes nothing in floating point"] if theta is not None else []
@@ -74,14 +85,29 @@ def run(model: str, input_path: Path, out_path: Path | None, engine: str, theta:
             notes.append(f"number formats are chosen from {input_path} itself; --calibration takes other data")
         with clock("quantising"):
             network = quantise(workload.network, workload.calibration, thresholds)
-        execution = (execute_golden(workload, network, pes, trace) if engine == "golden" else
-                     execute_simulated(workload, network, parameters, latency, trace))
+        if engine == "golden":
+            execution = execute_golden(workload, network, pes, trace)
+        elif device is None:
+            execution = execute_simulated(workload, network, parameters, latency, trace)
+        else:
+            execution = execute_board(workload, network, device, trace)
     notes += write(execution, workload, parameters, out_path, picture_path, json_path)
     for text in notes:
         options.note(text)
     click.echo(table(execution.stats), nl=False)
     if execution.fault:
         raise DiffersError(execution.fault)
+
+
+def check_engine(ctx: click.Context, engine: str, port: str | None) -> None:
+    """Refuse options that belong to another engine, and a board without a port."""
+    if engine == "board":
+        if port is None:
+            raise AmacrineError("--engine board needs --port, the board's serial port; 'amacrine devices' lists them")
+        if names := options.given(ctx, "pes", "settings", "latency"):
+            raise AmacrineError(f"{names[0]} is fixed in the board's gateware; leave it out")
+    elif names := options.given(ctx, "port", "baud", "timeout"):
+        raise AmacrineError(f"{names[0]} is for --engine board only; leave it out for --engine {engine}")
 
 
 def load(model: str, input_path: Path, calibration: Path | None, reference_path: Path | None,

@@ -1,4 +1,4 @@
-"""Runs a workload on one of the engines: floating point, golden model, simulated hardware."""
+"""Runs a workload on one of the engines: floating point, golden model, simulated hardware, board."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from amacrine.sim.engine import SimulatedEngine, SimulatedRun
 
 from .compile import compile_network
+from .device import Device
 from .golden import Golden, GoldenRun
 from .layout import Parameters
 from .network import Network
@@ -60,7 +61,7 @@ class Execution:
     outputs : float64 (T, n_outputs), in real units
     stats : the figures
     golden : the golden model's run; None in floating point
-    fault : how the simulated hardware differs from the golden model; None if it does not, or was not there
+    fault : how the hardware, simulated or not, differs from the golden model; None if it does not, or was not there
     """
 
     outputs: np.ndarray
@@ -93,13 +94,36 @@ def execute_simulated(workload: Workload, network: QuantisedNetwork, parameters:
     golden = run_golden(network, inputs, trace)
     simulation = run_simulated(program, inputs, latency)
     outputs = network.dequantise_outputs(simulation.run.outputs)
-    fault = difference(golden, simulation, parameters.pes)
+    fault = difference(golden, simulation.run.outputs, simulation.counters, parameters.pes)
     cycles = simulation.run.cycles_per_step
     stats = replace(
         _stats(workload, outputs, job_stats(golden, parameters.pes, simulation.counters), network),
         bit_exact=fault is None, cycles_mean=float(cycles.mean()), cycles_max=int(cycles.max()),
         wall_seconds=simulation.seconds)
     return Execution(outputs, stats, golden, fault)
+
+
+def execute_board(workload: Workload, network: QuantisedNetwork, device: Device, trace: bool = False) -> Execution:
+    """A board, compared with the golden model in every output and count; outputs are its own."""
+    parameters = device.info.parameters
+    program, inputs = compile_network(network, parameters), network.quantise_inputs(workload.inputs)
+    golden = run_golden(network, inputs, trace)
+    load(device, program)
+    with bar("board", len(inputs)) as progress:
+        run = device.run(inputs, progress=lambda done: progress.update(done - progress.n))
+    counters = device.counters()
+    outputs = network.dequantise_outputs(run.outputs)
+    fault = difference(golden, run.outputs, counters, parameters.pes, f"the board {device.info.board}")
+    stats = replace(_stats(workload, outputs, job_stats(golden, parameters.pes, counters), network),
+                    bit_exact=fault is None, wall_seconds=run.seconds, board=device.info.board,
+                    link=device.link_statistics())
+    return Execution(outputs, stats, golden, fault)
+
+
+def load(device: Device, program: Program) -> None:
+    """Load a program, with its progress on stderr."""
+    with bar("loading", program.weights.nbytes, unit="byte") as progress:
+        device.load(program, lambda done: progress.update(done - progress.n))
 
 
 def _stats(workload: Workload, outputs: np.ndarray, jobs: Sequence[JobStats] = (),
@@ -132,19 +156,19 @@ def run_simulated(program: Program, inputs: np.ndarray, latency: int = 1) -> Sim
         return Simulation(run, engine.counters(), perf_counter() - start)
 
 
-def difference(golden: GoldenRun, simulation: Simulation, pes: int) -> str | None:
+def difference(golden: GoldenRun, outputs: np.ndarray, counters: dict[str, dict[str, int]], pes: int,
+               hardware: str = "the simulated hardware") -> str | None:
     """What the hardware did otherwise than the golden model, first of all; None if nothing."""
-    unequal = np.argwhere(simulation.run.outputs != golden.outputs)
+    unequal = np.argwhere(outputs != golden.outputs)
     if len(unequal):
         step, element = unequal[0]
-        return (f"the simulated hardware differs from the golden model, first in step {step}, element "
-                f"{element}: {simulation.run.outputs[step, element]} instead of "
-                f"{golden.outputs[step, element]}")
+        return (f"{hardware} differs from the golden model, first in step {step}, element {element}: "
+                f"{outputs[step, element]} instead of {golden.outputs[step, element]}")
     for job, counts in expected_counters(golden, pes).items():
         for name, count in counts.items():
-            if simulation.counters[job][name] != count:
-                return (f"the simulated hardware's outputs equal the golden model's, but it counted "
-                        f"{simulation.counters[job][name]} {name} of {job} instead of {count}")
+            if counters[job][name] != count:
+                return (f"{hardware}'s outputs equal the golden model's, but it counted {counters[job][name]} {name} "
+                        f"of {job} instead of {count}")
     return None
 
 

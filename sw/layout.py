@@ -140,3 +140,8 @@ class Register(IntEnum):
 
 IDENTITY = 0x414D4143
 COUNTER_FIELDS = ("events", "words", "wait_events", "wait_weights", "wait_psums")
+
+CLEAR, RUN, HALT = 1, 2, 4
+"""Bits of the CONTROL register, written."""
+CLEARING, QUIET = 1, 4
+"""Bits of the CONTROL register, read."""

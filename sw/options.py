@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
+from .device import BAUD
 from .errors import AmacrineError
 from .layout import Parameters
 
@@ -33,6 +35,13 @@ def _latency(ctx: click.Context, option: click.Parameter, value: int) -> int:
 latency: Decorator = click.option(
     "--latency", type=int, default=1, show_default=True, callback=_latency,
     help="Cycles from a weight request to its first word in the simulation, 1 or 3 to 128.")
+port: Decorator = click.option(
+    "--port", metavar="PORT", help="The board's serial port, such as /dev/ttyUSB0; 'amacrine devices' lists them.")
+baud: Decorator = click.option(
+    "--baud", type=click.IntRange(min=1), default=BAUD, show_default=True, help="The board's baud rate.")
+timeout: Decorator = click.option(
+    "--timeout", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True, metavar="S",
+    help="Seconds without an answer after which the board is asked again, 10 times in all.")
 json_file: Decorator = click.option(
     "--json", "json_path", type=FILE, metavar="FILE", help="Also write the figures as JSON.")
 
@@ -50,6 +59,12 @@ def parameters(pes: int, settings: Sequence[str]) -> Parameters:
         except ValueError:
             raise AmacrineError(f"the parameter {name} must be a whole number, not {value!r}") from None
     return Parameters(pes=pes, **values)
+
+
+def given(ctx: click.Context, *names: str) -> list[str]:
+    """Those of these options that stand on the command line, as the user writes them."""
+    return [option.opts[0] for option in ctx.command.params
+            if option.name in names and ctx.get_parameter_source(option.name) == ParameterSource.COMMANDLINE]
 
 
 def note(text: str) -> None:

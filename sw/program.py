@@ -14,7 +14,7 @@ from safetensors.numpy import save
 
 from .errors import AmacrineError
 from .files import write_atomically
-from .layout import Parameters
+from .layout import Parameters, Register
 
 FORMAT_VERSION = 1
 ARRAYS = {"weights": np.int8, "columns": np.uint16, "cells": np.uint16, "entries": np.uint16,
@@ -132,6 +132,17 @@ class Program:
         except (KeyError, TypeError, ValueError) as error:
             raise AmacrineError(f"{path} is damaged: its header lacks or garbles {error}; "
                                 "compile it again.") from None
+
+
+def register_writes(program: Program) -> list[tuple[int, int]]:
+    """Address and value of every register a program sets, descriptors included."""
+    writes = [(Register.LIST + row, int(entry)) for row, entry in enumerate(program.entries)]
+    for base, rows in ((Register.COLUMN, program.columns), (Register.CELL, program.cells)):
+        pairs = rows.astype(np.uint32)[:, ::2] | rows.astype(np.uint32)[:, 1::2] << 16
+        writes += [(base + 8 * row + pair, int(value)) for (row, pair), value in np.ndenumerate(pairs)]
+    return [*writes, (Register.LIST_LOOP, program.loop_start | len(program.entries) << 8),
+            (Register.CELL_COUNT, len(program.cells)),
+            (Register.INPUT, program.input_word | program.n_inputs << 16)]
 
 
 def _canonical(header: dict[str, Any]) -> str:

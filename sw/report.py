@@ -51,6 +51,8 @@ class RunStats:
     thresholds : Θ in units of the vector that it applies to, by name
     frame_hz : frames a second in real time; None if the network has no time of its own
     wall_seconds : that the engine took on this machine, or None if not measured
+    board : name of the board that it ran on, or None
+    link : what host and device saw on the line to the board
     """
 
     frames: int
@@ -63,6 +65,8 @@ class RunStats:
     thresholds: Mapping[str, float] = field(default_factory=dict)
     frame_hz: float | None = None
     wall_seconds: float | None = None
+    board: str | None = None
+    link: Mapping[str, Mapping[str, int]] | None = None
 
     def __post_init__(self) -> None:
         names = [job.name for job in self.jobs]
@@ -106,6 +110,11 @@ class RunStats:
         return CLOCK_HZ / self.frame_hz / self.cycles_mean
 
     @property
+    def frames_per_second(self) -> float | None:
+        """Frames that went through in a second, the way to the engine and back included."""
+        return self.frames / self.wall_seconds if self.wall_seconds else None
+
+    @property
     def cycles_per_second(self) -> float | None:
         """Clock cycles that the simulation did in a second."""
         return self.cycles_mean * self.frames / self.wall_seconds if self.cycles_mean and self.wall_seconds else None
@@ -133,7 +142,10 @@ def to_json(stats: RunStats) -> str:
         "cycles_per_frame": None if stats.cycles_mean is None else cycles,
         "real_time_factor_at_100_mhz": stats.real_time_factor,
         "wall_seconds": stats.wall_seconds,
+        "frames_per_second": stats.frames_per_second,
         "simulated_cycles_per_second": stats.cycles_per_second,
+        "board": stats.board,
+        "link": stats.link,
         "sisdr_db": _finite(stats.sisdr_db),
         "sisdr_references_db": {name: _finite(db) for name, db in stats.sisdr_references_db.items()},
         "thresholds": dict(stats.thresholds),
@@ -193,7 +205,9 @@ def _figures(stats: RunStats) -> list[str]:
     if stats.real_time_factor is not None:
         figures["at 100 MHz"] = f"{stats.real_time_factor:.1f} times real time"
     if stats.wall_seconds is not None:
-        figures["this machine"] = _speed(stats, stats.wall_seconds)
+        figures[stats.board or "this machine"] = _speed(stats, stats.wall_seconds)
+    if stats.link is not None:
+        figures["link"] = "{requests:,} requests, {repeated:,} of them repetitions".format(**stats.link["host"])
     if stats.sisdr_db is not None:
         figures["SI-SDR"] = f"{stats.sisdr_db:.2f} dB"
         if stats.sisdr_references_db:
@@ -207,6 +221,8 @@ def _figures(stats: RunStats) -> list[str]:
 
 def _speed(stats: RunStats, seconds: float) -> str:
     text = f"{seconds:.1f} s"
+    if stats.board is not None and stats.frames_per_second is not None:
+        text += f", {stats.frames_per_second:,.1f} frames a second, {1000 / stats.frames_per_second:.2f} ms each"
     if stats.cycles_per_second is not None:
         text += f", {stats.cycles_per_second:,.0f} cycles a second"
     elif stats.frame_hz is not None:

@@ -9,9 +9,9 @@ from streams import SURPLUS_CYCLES, Codec, Ports, bench_test, generators
 from amacrine.hw.cell import cell_job_layout
 from amacrine.hw.encoder import job_layout
 from amacrine.hw.fetch import fetch_job_layout
-from amacrine.sim.engine import register_writes
 from amacrine.sw.compile import compile_network
 from amacrine.sw.layout import CELL_FIELDS, CELL_JOBS, COLUMN_FIELDS, INPUT_SOURCE, Register
+from amacrine.sw.program import register_writes
 
 P8 = PARAMETERS[8]
 ENCODER_JOB, FETCH_JOB, CELL_JOB = Codec(job_layout(P8)), Codec(fetch_job_layout(P8)), Codec(cell_job_layout(P8))

@@ -10,14 +10,13 @@ from networks import expected_counts, golden_runs, random_inputs, random_network
 from streams import PATTERNS, SURPLUS_CYCLES, Ports, bench_test, generators, get, put, signed, word
 
 from amacrine.sim import cocotb_runner
-from amacrine.sim.engine import CLEAR, CLEARING, HALT, QUIET, RUN, register_writes
 from amacrine.sim.top import SimulationTop
 from amacrine.sw import nsnet2
 from amacrine.sw.compile import compile_network
 from amacrine.sw.golden import Golden
-from amacrine.sw.layout import COUNTER_FIELDS, IDENTITY, Parameters, Register
+from amacrine.sw.layout import CLEAR, CLEARING, COUNTER_FIELDS, HALT, IDENTITY, QUIET, RUN, Parameters, Register
 from amacrine.sw.onnx_import import load_onnx
-from amacrine.sw.program import Program
+from amacrine.sw.program import Program, register_writes
 from amacrine.sw.quantise import quantise
 from amacrine.sw.thresholds import parse_thresholds
 
