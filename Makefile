@@ -14,7 +14,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check $$([ -t 2 ] || echo --qu
 # The tools of tests call make themselves (Verilator does): they must not look for our job server.
 unexport MAKEFLAGS MFLAGS MAKELEVEL
 
-.PHONY: help venv demo test lint bench clean
+# The board of `make bitstream`, and the seeds of its placement.
+BOARD ?= ulx3s
+SEEDS ?= 1 2 3
+
+.PHONY: help venv demo test lint bench bitstream clean
 
 help:
 	@echo "make venv    create $(VENV) with all that the other targets need (they do it themselves)"
@@ -22,6 +26,7 @@ help:
 	@echo "make test    lint, then all tests (JOBS=$(JOBS) at a time)"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   utilisation, SDRAM and area tables; results in out/*.json"
+	@echo "make bitstream BOARD=$(BOARD)   the board's bitstream and a report, in out/$(BOARD); half an hour"
 	@echo "make clean   remove everything generated except $(VENV)"
 
 venv: $(STAMP)
@@ -69,6 +74,9 @@ bench: $(STAMP)
 	@$(BIN)/amacrine bench area --json out/area.json
 	@$(BIN)/amacrine bench sdram --json out/sdram.json
 	@$(BIN)/amacrine bench area --component sdram --json out/sdram_area.json
+
+bitstream: $(STAMP)
+	@$(BIN)/amacrine bitstream $(BOARD) $(SEEDS:%=--seed %)
 
 clean:
 	rm -rf out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

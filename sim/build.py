@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,8 +95,8 @@ def source_digest() -> str:
     digest = hashlib.sha256(sys.version.encode())
     package = HERE.parent
     shared = [package / "sw" / name for name in ("layout.py", "activation.py", "fixed.py", "protocol.py")]
-    simulated = [HERE / "build.py", HERE / "top.py", HERE / "sdram.py", *sorted(HERE.glob("*.cpp")),
-                 *sorted(HERE.glob("*.v"))]
+    simulated = [HERE / name for name in ("build.py", "top.py", "board_top.py", "sdram.py")]
+    simulated += sorted([*HERE.glob("*.cpp"), *HERE.glob("*.v")])
     for path in [*sorted((package / "hw").glob("*.py")), *shared, *simulated]:
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
@@ -104,16 +104,29 @@ def source_digest() -> str:
 
 def build_simulation(parameters: Parameters, depth: int) -> Path:
     """The shared library of ``SimulationTop`` with the C++ harness around it (sim/harness.cpp)."""
-    root, cxx = verilator_root(), compiler()
     need("amaranth", extra="sim")
     from .top import SimulationTop
 
-    with cached(f"simulation {parameters} {depth} {source_digest()}") as (folder, done):
+    return build_library(f"simulation {parameters} {depth}", lambda: SimulationTop(parameters, depth), "ram.v",
+                         "harness.cpp")
+
+
+def build_library(key: str, make: Callable[[], Any], model: str, harness: str) -> Path:
+    """The shared library of an Amaranth component with a memory model in Verilog and a harness in C++.
+
+    Parameters
+    ----------
+    key : names the component; the build is kept until it or the sources change
+    make : returns the component
+    model, harness : files of this folder
+    """
+    root, cxx = verilator_root(), compiler()
+    with cached(f"{key} {source_digest()}") as (folder, done):
         library = folder / "simulation.so"
         if not done:
-            write_verilog(SimulationTop(parameters, depth), folder / "top.v")
-            verilate(folder, ["top.v", HERE / "ram.v"])
-            sources = [*folder.glob("V*.cpp"), HERE / "harness.cpp",
+            write_verilog(make(), folder / "top.v")
+            verilate(folder, ["top.v", HERE / model])
+            sources = [*folder.glob("V*.cpp"), HERE / harness,
                        *(root / "include" / name for name in ("verilated.cpp", "verilated_threads.cpp"))]
             compile_library(cxx, root, sources, folder, library)
     return library

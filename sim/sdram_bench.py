@@ -22,7 +22,7 @@ from amacrine.hw.sdram_chips import CHIPS, TYPICAL_LOOP, SdramChip, sampling
 from amacrine.sw.errors import AmacrineError
 from amacrine.sw.extras import need
 
-from .build import HERE, cached, compile_library, compiler, source_digest, verilate, verilator_root, write_verilog
+from .build import build_library
 
 WORDS = 1_000_000
 LIMIT = 100_000         # cycles without a word: something is wrong
@@ -92,20 +92,11 @@ def measure(name: str, clock_mhz: float, words: int = WORDS, seed: int = 1) -> I
 
 def build(chip: SdramChip, clock_hz: float) -> Path:
     """The shared library of a controller with its chip, and the C++ harness around them."""
-    root, cxx = verilator_root(), compiler()
     need("amaranth", extra="sim")
-    harness = HERE / "sdram_harness.cpp"
-    with cached(f"sdram {chip} {clock_hz} {source_digest()} {harness.read_text()}") as (folder, done):
-        library = folder / "bench.so"
-        if not done:
-            from .sdram import ControllerOnChip
+    from .sdram import ControllerOnChip
 
-            write_verilog(ControllerOnChip(chip, clock_hz), folder / "top.v")
-            verilate(folder, ["top.v", HERE / "sdram.v"])
-            sources = [*folder.glob("V*.cpp"), harness,
-                       *(root / "include" / name for name in ("verilated.cpp", "verilated_threads.cpp"))]
-            compile_library(cxx, root, sources, folder, library)
-    return library
+    return build_library(f"sdram {chip} {clock_hz}", lambda: ControllerOnChip(chip, clock_hz), "sdram.v",
+                         "sdram_harness.cpp")
 
 
 def _library(path: Path) -> ctypes.CDLL:

@@ -27,10 +27,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compile": ("amacrine.sw.cli_compile:compile_", "Compile a network to a program file."),
     "info": ("amacrine.sw.cli_compile:info", "Show what is in a program file."),
     "devices": ("amacrine.sw.cli_device:devices", "List serial ports and what answers on them."),
+    "simulate": ("amacrine.sw.cli_board:simulate", "Simulate a board behind a serial port."),
+    "bitstream": ("amacrine.sw.cli_board:bitstream", "Make a board's bitstream."),
     "program": ("amacrine.sw.cli_program:program", "Program a board over its USB cable."),
     "selftest": ("amacrine.sw.cli_device:selftest_", "Test a board's line, registers and memory."),
     "demo": ("amacrine.sw.cli_demo:demo", "Enhance noisy speech on the simulated hardware."),
-    "bench": ("amacrine.sw.cli_bench:bench", "Measure the hardware: utilisation, area."),
+    "bench": ("amacrine.sw.cli_bench:bench", "Measure the hardware: utilisation, memory, real time, area."),
 }
 
 

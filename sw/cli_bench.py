@@ -15,11 +15,13 @@ from amacrine.sim.build import check_tools
 
 from . import options, progress
 from .cli import LazyGroup
+from .extras import need
 from .files import check_writable, write_atomically
 from .report import aligned
 
 COMMANDS = {
     "utilisation": ("amacrine.sw.cli_bench:utilisation", "Share of cycles in which a weight word is consumed."),
+    "realtime": ("amacrine.sw.cli_bench:realtime", "Milliseconds a frame of NSNet2 on a simulated board."),
     "sdram": ("amacrine.sw.cli_bench:sdram", "Share of cycles in which the SDRAM controller reads a word."),
     "area": ("amacrine.sw.cli_bench:area", "Clock and area on an ECP5, placed and routed."),
 }
@@ -58,7 +60,7 @@ def utilisation(hidden: tuple[int, ...], sparsity: tuple[float, ...], pes: tuple
     for number, (one_seed, row) in enumerate(product(seed, rows), 1):
         with progress.clock(f"row {number} of {len(rows) * len(seed)}"):
             results.append(measure(*row, seed=one_seed).as_dict())
-    _finish(results, json_path)
+    finish(results, json_path)
 
 
 @click.command()
@@ -83,7 +85,7 @@ def sdram(chip: tuple[str, ...], clock: tuple[float, ...], seed: int, json_path:
     for number, (one_chip, one_clock) in enumerate(product(chip, clock), 1):
         with progress.clock(f"chip and clock {number} of {len(chip) * len(clock)}"):
             rows += [row.as_dict() for row in measure(one_chip, one_clock, seed=seed)]
-    _finish(rows, json_path)
+    finish(rows, json_path)
 
 
 @click.command()
@@ -106,13 +108,45 @@ def area(component: str, pes: tuple[int, ...], seed: tuple[int, ...], json_path:
     for number, (count, one_seed) in enumerate(product(pes, seed), 1):
         with progress.clock(f"synthesis, placement and routing {number} of {len(pes) * len(seed)}"):
             rows += measure(count, [one_seed]) if count else measure_sdram([one_seed])
-    _finish([row.as_dict() for row in rows], json_path)
+    finish([row.as_dict() for row in rows], json_path)
     for count in pes:
         what = f"{count} PEs" if count else "SDRAM controller"
         click.echo(f"{what}: {median(row for row in rows if row.pes == count):.1f} MHz, median of {len(seed)}")
 
 
-def _finish(rows: Sequence[dict[str, Any]], json_path: Path | None) -> None:
+@click.command()
+@click.option("--board", "board_name", default="ulx3s", show_default=True, metavar="BOARD")
+@click.option("--frames", type=click.IntRange(2, 997), default=300, show_default=True,
+              help="Of 10 ms, from the start of the demo's noisy speech.")
+@click.option("--picture", "picture_path", type=options.FILE, metavar="FILE.png", help="Draw the frames' times.")
+@options.json_file
+def realtime(board_name: str, frames: int, picture_path: Path | None, json_path: Path | None) -> None:
+    """Milliseconds a frame of NSNet2 on a board, transfers included, against the 10 ms there are.
+
+    The board is simulated at its own clock and baud rate, with its SDRAM chip, and driven by the driver of a real one;
+    every output is compared with the golden model. Takes some minutes.
+    """
+    from amacrine.boards.table import find
+    from amacrine.sim.realtime import FRAME_MS, RealTime, measure
+
+    from .picture import frame_times
+
+    board = find(board_name)
+    check_tools()
+    for path in filter(None, (json_path, picture_path)):
+        check_writable(path)
+    if picture_path is not None:
+        need("matplotlib", extra="plot")
+    results: list[RealTime] = []
+    with progress.bar("simulated board", 4 * frames) as bar:
+        results += measure(board, frames, lambda done: bar.update(done - bar.n))
+    finish([row.as_dict() for row in results], json_path)
+    if picture_path is not None:
+        times = {f"Θ {row.thresholds}": row.frame_ms for row in results if row.arrival == "one by one"}
+        frame_times(picture_path, times, FRAME_MS)
+
+
+def finish(rows: Sequence[dict[str, Any]], json_path: Path | None) -> None:
     if json_path is not None:
         write_atomically(json_path, (json.dumps(rows, indent=2) + "\n").encode())
     cells = [[value if isinstance(value, str) else f"{value:,}" for value in row.values()] for row in rows]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from amacrine.boards.names import openfpgaloader_name
+from amacrine.boards.table import find
 
 from . import options
 from .errors import AmacrineError
@@ -27,7 +27,7 @@ def program(board: str, bitstream: Path | None, flash: bool) -> None:
 
     BITSTREAM is out/BOARD/amacrine.bit unless it is given.
     """
-    name = openfpgaloader_name(board)
+    name = find(board).programmer
     path = bitstream or Path("out") / board / "amacrine.bit"
     if not path.is_file():
         way_out = "" if bitstream else f"; make it with 'make bitstream BOARD={board}', or name another"

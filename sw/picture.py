@@ -1,4 +1,4 @@
-"""A picture of a run: what was heard, which weight columns were fetched for it, and how many bytes that took.
+"""Pictures: of a run, with what was heard and which weight columns were fetched for it; of the times of frames.
 
 Needs Matplotlib (the extra ``plot``), which is loaded only when a picture is drawn.
 """
@@ -65,11 +65,36 @@ def picture(
     _draw_spectrograms(axes[:-2], sounds, rate)
     _draw_raster(axes[-2], events, frame_hz)
     _draw_bytes(axes[-1], weight_bytes, dense_bytes, budget_bytes, frame_hz)
+    axes[-1].set_xlim(0, len(weight_bytes) / frame_hz)
+    axes[-1].set_xlabel("time in s", color=INK)
+    _save(path, figure, axes)
+
+
+def frame_times(path: str | os.PathLike[str], times: Mapping[str, np.ndarray], frame_ms: float) -> None:
+    """Draw the milliseconds that frames took as a PNG file.
+
+    Parameters
+    ----------
+    times : name to milliseconds (T,)
+    frame_ms : time from one frame to the next
+    """
+    figure = need("matplotlib.figure", extra="plot").Figure(figsize=(9, 2.8), dpi=150, layout="constrained")
+    axis = figure.subplots()
+    colours = [DENSE, FETCHED]
+    for (name, values), colour in zip(times.items(), colours, strict=False):
+        seconds = np.arange(len(values)) * frame_ms / 1e3
+        axis.plot(seconds, values, color=colour, linewidth=1.2, label=f"{name}: {values.mean():.1f} ms on average")
+    axis.axhline(frame_ms, color=INK, linewidth=1, linestyle="--", label=f"a frame each {frame_ms:g} ms")
+    axis.set(ylim=(0, 2 * frame_ms), xlabel="time in s", ylabel="from frame to output, ms")
+    axis.margins(x=0)
+    axis.legend(frameon=False, fontsize=9, ncols=3, loc="upper left")
+    _save(path, figure, [axis])
+
+
+def _save(path: str | os.PathLike[str], figure: Any, axes: Sequence[Any]) -> None:
     for axis in axes:
         axis.tick_params(colors=INK, labelsize=9, length=3)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[-1].set_xlim(0, len(weight_bytes) / frame_hz)
-    axes[-1].set_xlabel("time in s", color=INK)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})  # a version there would change the file
     write_atomically(path, buffer.getvalue())

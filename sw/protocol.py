@@ -15,6 +15,9 @@ from cobs import cobs
 VERSION = 1
 """Version of the protocol, in the address field of the answer to IDENTIFY."""
 
+BAUD = 3_000_000
+"""Speed of the line, bits a second, unless a board says otherwise."""
+
 MAX_DATA = 1024
 """Most bytes of data in a request or an answer."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from test_cli_run import amacrine, succeed
 
-from amacrine.boards.names import OPENFPGALOADER
+from amacrine.boards.table import BOARDS
 from amacrine.sw import cli_program
 
 
@@ -44,7 +44,7 @@ def test_own_bitstream_into_flash(folder):
     (("ulx3s-45f",),
      "there is no bitstream out/ulx3s-45f/amacrine.bit; make it with 'make bitstream BOARD=ulx3s-45f'"),
     (("ulx3s", "no.bit"), "there is no bitstream no.bit\n"),
-    (("arty",), f"there is no board 'arty' to be programmed; choose one of {', '.join(OPENFPGALOADER)}\n"),
+    (("arty",), f"there is no board 'arty'; choose one of {', '.join(BOARDS)}\n"),
 ])
 def test_wrong_names(folder, arguments, message):
     refused(message, *arguments)

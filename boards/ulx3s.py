@@ -1,0 +1,28 @@
+"""ULX3S: ECP5-12F to 85F, 32 MB SDR SDRAM, FT231X serial port, 25 MHz oscillator, 8 LEDs."""
+
+from amacrine.sw.layout import Parameters
+
+from .board import Board
+
+CLOCK_HZ = 100_000_000
+
+
+def platform(size: str):
+    """The amaranth-boards platform; openFPGALoader is not needed to build."""
+    from amaranth_boards import ulx3s
+
+    base = getattr(ulx3s, f"ULX3S_{size}_Platform")
+    return type("Platform", (base,), {"required_tools": []})()
+
+
+def ulx3s(name: str, size: str, **parameters: int) -> Board:
+    """The board with an FPGA of one size."""
+    return Board(
+        name=name, title=f"ULX3S with LFE5U-{size}", programmer="ulx3s",
+        platform=lambda: platform(size), clock_hz=CLOCK_HZ,
+        # MT48LC16M16, AS4C16M16, IS42S16160 and W9825G6KH have all been fitted: the slowest timings serve all.
+        chip="IS42S16160", parameters=Parameters(pes=2, **parameters),
+        leds=[("led", number) for number in range(5)], button=("button_fire", 0))
+
+
+BOARDS = (ulx3s("ulx3s", "85F"), ulx3s("ulx3s-45f", "45F"), ulx3s("ulx3s-25f", "25F", psum_depth=3584))
