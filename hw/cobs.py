@@ -63,7 +63,7 @@ class CobsDecoder(wiring.Component):
 class CobsEncoder(wiring.Component):
     """COBS and the zero byte that ends a frame.
 
-    Takes a block (up to a zero, BLOCK bytes or the last), one byte a cycle, then sends it, a byte in two cycles.
+    Takes a block (up to a zero, BLOCK bytes or the last), one byte a cycle, then sends it, a byte in three cycles.
 
     Members
     -------
@@ -79,9 +79,14 @@ class CobsEncoder(wiring.Component):
         m.submodules.ram = ram = block_ram(unsigned(8), 256)
         write, read = ram.write_port(), read_port(m, ram)
         count, zero, last = Signal(8), Signal(), Signal()
-        byte_zero, more = Signal(), Signal()
+        byte_zero, more, offers, byte = Signal(), Signal(), Signal(), Signal(8)
+        # A byte waits in a register of its own: block RAM takes most of a cycle.
+        with m.If(~self.o.valid):
+            m.d.sync += [self.o.valid.eq(offers), self.o.payload.eq(byte)]
+        with m.Elif(self.o.ready):
+            m.d.sync += self.o.valid.eq(0)
         m.d.comb += [byte_zero.eq(self.i.p.data == 0), write.addr.eq(count), write.data.eq(self.i.p.data),
-                     more.eq(read.addr != count), read.en.eq(0), self.o.payload.eq(0)]
+                     more.eq(read.addr != count), read.en.eq(0)]
         with m.FSM():
             with m.State("TAKE"):
                 m.d.comb += [self.i.ready.eq(1), write.en.eq(self.i.valid)]
@@ -91,8 +96,8 @@ class CobsEncoder(wiring.Component):
                     with m.If(byte_zero | self.i.p.last | (count == BLOCK - 1)):
                         m.next = "SEND_CODE"
             with m.State("SEND_CODE"):
-                m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(count + 1)]
-                with m.If(self.o.ready):
+                m.d.comb += [offers.eq(1), byte.eq(count + 1)]
+                with m.If(~self.o.valid):
                     m.next = "READ"
             with m.State("READ"):
                 m.d.comb += read.en.eq(1)
@@ -108,11 +113,11 @@ class CobsEncoder(wiring.Component):
                     with m.Else():
                         m.next = "END"
             with m.State("SEND"):
-                m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(read.data)]
-                with m.If(self.o.ready):
+                m.d.comb += [offers.eq(1), byte.eq(read.data)]
+                with m.If(~self.o.valid):
                     m.next = "READ"
             with m.State("END"):
-                m.d.comb += self.o.valid.eq(1)
-                with m.If(self.o.ready):
+                m.d.comb += offers.eq(1)
+                with m.If(~self.o.valid):
                     m.next = "TAKE"
         return m

@@ -57,6 +57,7 @@ class FrameReceiver(wiring.Component):
     bad_character : In(1)
         There was a character, but it is not known which; not in the cycle of one that is known.
     o : Out(stream of BodyByte)
+        A byte in two cycles.
     events : Out(6)
         What happened, for one cycle: bit i is what LinkRegister i counts.
     """
@@ -136,15 +137,20 @@ class FrameReceiver(wiring.Component):
     def _read(self, m, read, lengths, reading):
         """Bodies out of the ring, as their lengths come out of the queue."""
         left, length, o = Signal(LENGTH), Signal(LENGTH), self.o
-        m.d.comb += [read.addr.eq(reading), read.en.eq(~o.valid | o.ready), o.p.data.eq(read.data)]
+        valid, byte = Signal(), Signal(BodyByte)    # from the ring; `o` comes after, for the ring takes most of a cycle
+        m.d.comb += [read.addr.eq(reading), read.en.eq(~valid | ~o.valid)]
         with m.If(left == 0):
             m.d.comb += lengths.ready.eq(1)
             with m.If(lengths.valid):
                 m.d.sync += [left.eq(lengths.payload), length.eq(lengths.payload)]
         with m.If(read.en):
-            m.d.sync += [o.valid.eq(left != 0), o.p.last.eq(left == 1), o.p.length.eq(length)]
+            m.d.sync += [valid.eq(left != 0), byte.last.eq(left == 1), byte.length.eq(length)]
             with m.If(left != 0):
                 m.d.sync += [left.eq(left - 1), reading.eq(reading + 1)]
+        with m.If(~o.valid):
+            m.d.sync += [o.valid.eq(valid), o.payload.eq(byte), o.p.data.eq(read.data)]
+        with m.Elif(o.ready):
+            m.d.sync += o.valid.eq(0)
 
 
 class FrameTransmitter(wiring.Component):

@@ -24,7 +24,7 @@ from .engine import REGISTER_BITS
 from .frames import LENGTH, BodyByte, add_crc32
 from .link_ports import memory_port, register_bus
 from .link_registers import READ_CYCLES
-from .numerics import ACTIVATION
+from .numerics import ACTIVATION, delay
 from .ram import read_port
 from .requests import MAX_WANTED, ExchangeHeader, Header, rules
 
@@ -105,9 +105,21 @@ class Executor(wiring.Component):
             self._take(m, r)
             self._burst(m, r)
             self._hold(m, r)
+            self._refuse(m, r)
+            with m.State("ANSWER"):
+                m.d.comb += r.answers.eq(1)
+                with m.If(r.answered):
+                    m.next = "HEADER"
+        # Two state machines, one of which rests: the conditions of each are shorter so.
+        with m.FSM(name="answer"):
+            with m.State("REST"):
+                with m.If(r.answers):
+                    m.next = "ANSWER_HEADER"
             self._answer(m, r)
             self._answer_data(m, r)
-            self._refuse(m, r)
+            with m.State("ANSWERED"):
+                m.d.comb += r.answered.eq(1)
+                m.next = "REST"
         m.d.comb += self.idle.eq(fsm.ongoing("HEADER") & (r.index == 0))
         m.d.sync += self.clear.eq(fsm.ongoing("AWAIT_STOP"))
         return m
@@ -117,9 +129,12 @@ class Executor(wiring.Component):
         crc = add_crc32(m, begin, data_width=16)
         m.submodules.info = info = memory.Memory(shape=unsigned(8), depth=len(self.info), init=self.info,
                                                  attrs={"rom_style": "block"})
+        info_read = read_port(m, info)
         bits = max(self.address_bits, REGISTER_BITS + 1) + 1    # addresses beyond them are refused unseen
         return SimpleNamespace(
-            begin=begin, crc=crc, info=read_port(m, info), header=Signal(Header), arguments=Signal(ExchangeHeader),
+            begin=begin, crc=crc, info=info_read, info_byte=delay(m, info_read.data, 1),
+            header=Signal(Header), arguments=Signal(ExchangeHeader),
+            answers=Signal(), answered=Signal(),        # the answer is to be sent; it is sent
             answer=stream.Signature(Byte).create(), length=Signal(LENGTH), ended=Signal(),      # of the request's body
             code=Signal(8),                             # its operation
             index=Signal(4),                            # byte of the header, the arguments, an item
@@ -130,7 +145,8 @@ class Executor(wiring.Component):
             stepped=Signal(), final=Signal(), none=Signal(),        # one later, whether one item, or none, is left
             counted=Signal(),                           # the header's count is not zero
             burst=Signal(10),                           # words of the burst that are to come, of SUM and FILL
-            word=Signal(32), word_there=Signal(),       # item on its way; what came is in the high bits
+            word=Signal(32), word_there=Signal(),       # an item that came, in the high bits; it is complete
+            item=Signal(32),                            # an item of the answer
             wait=Signal(range(READ_CYCLES + 1)), timer=Signal(25), expired=Signal(),
             expected=Signal(LENGTH), miscounted=Signal(), end=Signal(bits + 1), beyond=Signal(),
             skip=Signal(32),                            # outputs that are to be released
@@ -377,7 +393,7 @@ class Executor(wiring.Component):
         """HOLD: until the outputs wanted are there, or the time is up."""
         settled = Signal(2)     # only then is it known how many there are, after the release
         with m.State("HOLD"):
-            m.d.sync += [r.at.eq(r.arguments.position), r.word.eq(self.input_free)]
+            m.d.sync += [r.at.eq(r.arguments.position), r.item.eq(self.input_free)]
             with m.If(~settled.all()):
                 m.d.sync += settled.eq(settled + 1)
             with m.Elif(r.enough | r.expired):
@@ -385,10 +401,10 @@ class Executor(wiring.Component):
                 m.next = "ANSWER"
 
     def _answer(self, m, r):
-        """ANSWER: the header goes round, and out; `status`, and what differs from the request, in its place."""
+        """ANSWER_HEADER: the header goes round, and out; `status`, and what differs from the request, in its place."""
         answer, index, header = r.answer, r.index, r.header.as_value()
         is_count, is_address = index[1:] == 1, index[2]
-        with m.State("ANSWER"):
+        with m.State("ANSWER_HEADER"):
             m.d.comb += [answer.valid.eq(1), answer.p.data.eq(header[:8])]
             with m.If(index == 1):
                 m.d.comb += answer.p.data.eq(r.status)
@@ -409,7 +425,7 @@ class Executor(wiring.Component):
                     m.d.sync += [index.eq(0), r.wait.eq(0), self.done.eq(r.status == Status.OK)]
                     m.next = "FETCH"
                     with m.If(answer.p.last):
-                        m.next = "HEADER"
+                        m.next = "ANSWERED"
                     with m.Elif(r.sums):
                         m.next = "ANSWER_SUM"
                     with m.Elif(r.exchange):
@@ -425,11 +441,11 @@ class Executor(wiring.Component):
             m.d.sync += r.wait.eq(r.wait + 1)
             with m.If(r.wait == READ_CYCLES):
                 with m.If(r.identify):
-                    m.d.sync += r.word.eq(r.info.data)
+                    m.d.sync += r.item.eq(r.info_byte)
                 with m.Elif(r.exchange):
-                    m.d.sync += r.word.eq(self.output_data.as_unsigned())
+                    m.d.sync += r.item.eq(self.output_data.as_unsigned())
                 with m.Else():
-                    m.d.sync += r.word.eq(Mux(r.at[REGISTER_BITS], self.register_data, self.bus.r_data))
+                    m.d.sync += r.item.eq(Mux(r.at[REGISTER_BITS], self.register_data, self.bus.r_data))
                 m.next = "ANSWER_ITEM"
         with m.State("REQUEST_WORD"):
             # One word at a time, as the line is far slower: so the memory never waits with a word.
@@ -439,18 +455,18 @@ class Executor(wiring.Component):
         with m.State("READ_WORD"):
             m.d.comb += self.memory.read_data.ready.eq(1)
             with m.If(self.memory.read_data.valid):
-                m.d.sync += r.word.eq(self.memory.read_data.payload)
+                m.d.sync += r.item.eq(self.memory.read_data.payload)
                 m.next = "ANSWER_ITEM"
         with m.State("ANSWER_ITEM"):
             ends = index == Mux(r.reads_registers, 3, ~r.identify)
-            m.d.comb += [answer.valid.eq(1), answer.p.data.eq(r.word[:8]), answer.p.last.eq(ends & r.final)]
+            m.d.comb += [answer.valid.eq(1), answer.p.data.eq(r.item[:8]), answer.p.last.eq(ends & r.final)]
             with m.If(answer.ready):
-                m.d.sync += [r.word.eq(r.word >> 8), index.eq(index + 1)]
+                m.d.sync += [r.item.eq(r.item >> 8), index.eq(index + 1)]
                 with m.If(ends):
                     m.d.sync += [r.step.eq(1), r.wait.eq(0), index.eq(0)]
                     m.next = "FETCH"
                     with m.If(r.final):
-                        m.next = "HEADER"
+                        m.next = "ANSWERED"
                     with m.Elif(r.reads_memory):
                         m.next = "REQUEST_WORD"
         with m.State("ANSWER_SUM"):
@@ -460,21 +476,21 @@ class Executor(wiring.Component):
                 m.d.sync += index.eq(index + 1)
                 with m.If(index == 3):
                     m.d.sync += index.eq(0)
-                    m.next = "HEADER"
+                    m.next = "ANSWERED"
         with m.State("ANSWER_INPUTS"):      # position; free, as it was after HOLD; zero
             m.d.comb += [
                 answer.valid.eq(1), answer.p.last.eq((index == EXCHANGE_ANSWER.size - 1) & no_outputs),
-                answer.p.data.eq(Mux(index[2], r.word[:8], self.input_position.word_select(index[:2], 8))),
+                answer.p.data.eq(Mux(index[2], r.item[:8], self.input_position.word_select(index[:2], 8))),
             ]
             with m.If(answer.ready):
                 m.d.sync += index.eq(index + 1)
                 with m.If(index[2]):
-                    m.d.sync += r.word.eq(r.word >> 8)
+                    m.d.sync += r.item.eq(r.item >> 8)
                 with m.If(index == EXCHANGE_ANSWER.size - 1):
                     m.d.sync += index.eq(0)
                     m.next = "FETCH"
                     with m.If(no_outputs):
-                        m.next = "HEADER"
+                        m.next = "ANSWERED"
 
     def _refuse(self, m, r):
         """REFUSE: takes the rest of the request; then an answer without data."""

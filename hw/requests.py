@@ -25,7 +25,7 @@ class Rule(NamedTuple):
     counts: range       # allowed
     length: int         # of the body but for what follows
     item: int           # bytes for each one counted
-    limit: int          # end of the addresses
+    limit: int          # end of the addresses; EXCHANGE has none
 
 
 def rules(memory_words):

@@ -92,7 +92,7 @@ class OutputBuffer(wiring.Component):
     release, release_to : In
         Forgets the elements before position `release_to`; it must be from `position` to `position` + `level`.
     address : In(range(depth)), data : Out(ACTIVATION)
-        Reads the element at a position modulo `depth`; data comes a cycle after the address.
+        Reads the element at a position modulo `depth`; data comes two cycles after the address.
     clear : In(1)
         Empties the buffer and sets `position` to `origin`. While it lasts, elements are taken and forgotten.
     """
@@ -116,9 +116,9 @@ class OutputBuffer(wiring.Component):
         m.d.comb += [
             kept.eq(end - self.position[:len(end)]), self.i.ready.eq(~kept[-1]),    # set only when it is `depth`
             write.addr.eq(end), write.data.eq(self.i.payload), write.en.eq(self.i.valid & self.i.ready),
-            read.addr.eq(self.address), self.data.eq(read.data),
+            read.addr.eq(self.address),
         ]
-        m.d.sync += [end.eq(end + write.en), self.level.eq(kept)]
+        m.d.sync += [end.eq(end + write.en), self.level.eq(kept), self.data.eq(read.data)]
         with m.If(self.release):
             m.d.sync += self.position.eq(self.release_to)
         with m.If(self.clear):

@@ -25,7 +25,7 @@ class UartReceiver(wiring.Component):
     a stop bit is reported and not delivered, and the line must be high before the next one starts, so that a
     break is one bad character, however long it is.
 
-    Tolerates a difference of the rates of 4 % at 33 cycles a bit. Latency 2 cycles after the middle of the stop bit.
+    Tolerates a difference of the rates of 3 % at 33 cycles a bit. Latency 2 cycles after the middle of the stop bit.
 
     Parameters
     ----------
