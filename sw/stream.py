@@ -65,8 +65,8 @@ class Stream:
         if not self.open:
             raise AmacrineError("the last stream was left before its end, so the sequence is incomplete; "
                                 "start a new one with reset()")
-        self.open = False
         with open_source(frames, self._n_inputs) as source:
+            self.open = False
             while True:
                 while not self._full and (frame := source.poll()) is not None:
                     self._inputs += frame.astype("<i2", copy=False).tobytes()
@@ -149,14 +149,15 @@ class Stream:
             return      # nothing taken; a later answer tells where the device is
         answer = request.result()
         position, free, _ = EXCHANGE_ANSWER.unpack_from(answer.data)
-        news = (position - self._taken) & MASK
-        if 0 < news <= len(self._inputs) // 2:
+        # Signed: a fetch's answer may be older than that of a request with inputs which is noted before it.
+        news = (position - self._taken + (1 << 31) & MASK) - (1 << 31)
+        if news > len(self._inputs) // 2:
+            raise SessionError(GONE)    # it has more inputs than it was given
+        self._limit = max(self._limit, self._taken + news + free)
+        if news > 0:
             del self._inputs[: 2 * news]
             self._taken += news
             self._sent = max(self._sent, self._taken)
-        elif 0 < news < 1 << 31:
-            raise SessionError(GONE)    # it has more inputs than it was given
-        self._limit = max(self._limit, self._taken + free)
         if answer.count and answer.address == self._received & MASK:
             self._outputs += answer.data[EXCHANGE_ANSWER.size :]
             self._received += answer.count

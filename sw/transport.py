@@ -33,6 +33,7 @@ MAX_LINE = MAX_FRAME + MAX_FRAME // 254 + 1
 """Longest frame on the line, without the zero byte that ends it."""
 
 MIN_PATIENCE_S = 0.01
+BACKOFF = 4   # to the power of the questions that were not answered
 MAX_IN_FLIGHT = 64
 """Requests that are not answered; a quarter of the tags, so that a tag in use is not given out again."""
 
@@ -276,7 +277,7 @@ class Link:
                 raise self._silence()
             self._unheard += 1
         self.statistics.timeouts += 1
-        self._patience = min(2 * self._patience, self.timeout)
+        self._patience = min(BACKOFF * self._patience, self.timeout)
         self._last_event = time.monotonic()
         self._send(Request(Operation.READ_REGISTERS, 1, LINK_REGISTERS))
 

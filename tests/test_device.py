@@ -33,7 +33,8 @@ from amacrine.sw.execute import expected_counters
 from amacrine.sw.golden import Golden
 from amacrine.sw.layout import Parameters, Register
 from amacrine.sw.program import register_writes
-from amacrine.sw.stream import MASK
+from amacrine.sw.protocol import EXCHANGE_ANSWER, Message, Operation
+from amacrine.sw.stream import MASK, Stream
 
 
 class Case:
@@ -118,6 +119,36 @@ def test_positions_go_beyond_32_bits():
         stream._taken = stream._sent = stream._received = start
         stream._limit += start
         np.testing.assert_array_equal(list(device.stream(inputs)), inputs)
+
+
+class StillLink:
+    """Takes requests, and leaves the answers to the test."""
+
+    def has_room(self, size):
+        return True
+
+    def submit(self, request):
+        return request
+
+
+def exchange_answer(taken, free):
+    return Message(0, 0, 0, 0, EXCHANGE_ANSWER.pack(taken, free, 0))
+
+
+def test_room_that_an_older_answer_tells_of_is_not_added_to_what_was_taken_since():
+    stream = Stream(StillLink(), session=1, n_inputs=8, n_outputs=8, input_elements=16, output_elements=16,
+                    clock_hz=50_000_000)
+    stream._inputs += bytes(2 * 8)
+    stream._exchange()                          # inputs 0 to 7, and behind them a fetch
+    [first], fetch = stream._givers, stream._fetch
+    first.answer = exchange_answer(8, 8)
+    stream._inputs += bytes(2 * 8)
+    stream._gather()
+    stream._exchange()                          # inputs 8 to 15
+    [second] = stream._givers
+    fetch.answer, second.answer = exchange_answer(8, 16), exchange_answer(16, 8)
+    stream._gather()
+    assert (stream._taken, stream._limit) == (16, 24)
 
 
 # ---- loading ----------------------------------------------------------------------------------------------
@@ -283,6 +314,16 @@ def test_too_much_noise_is_an_error(case, direction, message):
         with pytest.raises(LinkError, match=f"too many frames are lost or damaged on {board.port}: {message} "
                                             ".*; use a shorter cable, or a lower baud rate on both sides"):
             device.load(case.program)
+
+
+def test_a_slow_device_gets_nothing_to_do_twice(case):
+    """Far slower than the shortest time-out: it is asked now and then, but no work is repeated."""
+    with case.mock(slow_s=0.05) as board, Device.open(board.port) as device:
+        device.load(case.program)
+        np.testing.assert_array_equal(device.run(case.inputs[:30]).outputs, case.golden.outputs[:30])
+        assert device.statistics.repeated == 0
+        assert board.written_words == case.program.weights.nbytes // 2
+        assert board.operations.count(Operation.START) == board.operations.count(Operation.ABORT) == 1
 
 
 def test_a_port_that_is_not_there():
