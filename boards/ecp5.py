@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from amaranth.hdl import ClockDomain, ClockSignal, Elaboratable, Instance, Module, Signal
+from amaranth.hdl import ClockDomain, ClockSignal, Elaboratable, Instance, Module, ResetSignal, Signal
 from amaranth.lib import io
 from amaranth.lib.cdc import FFSynchronizer
 
@@ -48,7 +48,7 @@ def pll_settings(input_hz: float, output_hz: float) -> PLLSettings:
 
 
 class ClockAndReset(Elaboratable):
-    """The domain `sync` at `clock_hz`, from the platform's default clock, and `memory`, a later phase of it.
+    """Drives the domains `sync`, at `clock_hz` from the platform's default clock, and `memory`, a later phase of it.
 
     The reset of `sync` is a flip-flop in the same domain; it stays for RESET_CYCLES after the PLL has locked and the
     button was let go, so neither a bouncing button nor the pin's delay matters.
@@ -85,16 +85,17 @@ class ClockAndReset(Elaboratable):
             i_CLKI=oscillator.i, i_CLKFB=clock, i_RST=0, i_STDBY=0, i_PHASESEL0=0, i_PHASESEL1=0, i_PHASEDIR=1,
             i_PHASESTEP=1, i_PHASELOADREG=1, i_PLLWAKESYNC=0, i_ENCLKOP=0, i_ENCLKOS=0, o_CLKOP=clock,
             o_CLKOS=memory_clock, o_LOCK=locked)
-        m.domains.sync = sync = ClockDomain()
-        m.domains.memory = memory = ClockDomain(reset_less=True)
         m.domains.raw = ClockDomain(reset_less=True, local=True)
-        m.d.comb += [sync.clk.eq(clock), memory.clk.eq(memory_clock), ClockSignal("raw").eq(clock)]
+        m.d.comb += [ClockSignal("sync").eq(clock), ClockSignal("memory").eq(memory_clock),
+                     ClockSignal("raw").eq(clock)]
         good, waited = Signal(), Signal(range(RESET_CYCLES))
         m.submodules.good = FFSynchronizer(locked & ~self.button if self.button is not None else locked, good,
                                            o_domain="raw")
-        m.d.raw += sync.rst.eq(waited != RESET_CYCLES - 1)
+        reset = Signal(init=1)
+        m.d.comb += ResetSignal("sync").eq(reset)
+        m.d.raw += reset.eq(waited != RESET_CYCLES - 1)
         with m.If(~good):
             m.d.raw += waited.eq(0)
-        with m.Elif(sync.rst):
+        with m.Elif(reset):
             m.d.raw += waited.eq(waited + 1)
         return m

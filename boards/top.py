@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Elaboratable, Module, Signal
+from amaranth.hdl import ClockDomain, Elaboratable, Module, Signal
 from amaranth.lib import io
 
 from amacrine.hw.accelerator import Accelerator
@@ -33,6 +33,8 @@ class BoardTop(Elaboratable):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
+        m.domains.sync = ClockDomain()
+        m.domains.memory = ClockDomain(reset_less=True)
         button = None
         if self.board.button:
             m.submodules.button = pin = io.Buffer("i", platform.request(*self.board.button, dir="-"))

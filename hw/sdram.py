@@ -9,6 +9,8 @@ from .sdram_chips import POSTPONED, SdramChip, Timings, sampling, timings
 
 BATCH = 4
 """Refreshes that are collected while bursts are waiting; done in a row they share the closing of the banks."""
+RESET_CYCLES = 16
+"""Shortest reset: any command that the chip has just been given has taken effect."""
 FORCE = POSTPONED - 1
 """Refreshes outstanding at which a burst that does not end is interrupted."""
 
@@ -109,6 +111,9 @@ class SdramController(wiring.Component):
     command slot; the last word of a segment precharges its bank, unless the next one is in the same row.
     Refreshes are collected and done in a row between segments, at once while nothing else is to do, and in the
     middle of a segment if it does not end. Timing and figures are in docs/sdram.md.
+
+    A reset stops what is under way; it must last RESET_CYCLES at least. After power-up the chip is given time, after a
+    later reset its rows are closed and refreshed at once, so it keeps what it holds.
 
     The pins have one register each outside, in the FPGA's pads (`pins.dq_i` too). Read data come `capture` + 4
     cycles after their command was decided; back-pressure stops commands, so it never loses data.
@@ -282,8 +287,9 @@ class SdramController(wiring.Component):
         """Power-up, refresh, and what interrupts a segment for it. `pause` makes the next command come in time."""
         t = self.timings
         longest = max(t.rfc, t.ras, t.rc, t.wr + t.rp, t.mrd, t.rcd) + 2
-        pause, power_up = Signal(range(longest)), Signal(range(t.power_up // t.interval + 2),
-                                                        init=t.power_up // t.interval + 1)
+        pause = Signal(range(longest))
+        # Not reset: a chip that is powered up already must neither wait with open rows nor miss its refreshes.
+        power_up = Signal(range(t.power_up // t.interval + 2), init=t.power_up // t.interval + 1, reset_less=True)
         mode_set, a_shut = Signal(), Signal()
         counting, resume = Signal(), Signal()
         m.d.comb += self.may_run.eq(self.running | resume)
