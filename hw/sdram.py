@@ -9,8 +9,6 @@ from .sdram_chips import POSTPONED, SdramChip, Timings, sampling, timings
 
 BATCH = 4
 """Refreshes that are collected while bursts are waiting; done in a row they share the closing of the banks."""
-RESET_CYCLES = 16
-"""Shortest reset: any command that the chip has just been given has taken effect."""
 FORCE = POSTPONED - 1
 """Refreshes outstanding at which a burst that does not end is interrupted."""
 
@@ -112,8 +110,8 @@ class SdramController(wiring.Component):
     Refreshes are collected and done in a row between segments, at once while nothing else is to do, and in the
     middle of a segment if it does not end. Timing and figures are in docs/sdram.md.
 
-    A reset stops what is under way; it must last RESET_CYCLES at least. After power-up the chip is given time, after a
-    later reset its rows are closed and refreshed at once, so it keeps what it holds.
+    A reset stops what is under way. After power-up the chip is given time; after a later reset its rows are closed and
+    refreshed at once, so it keeps what it holds.
 
     The pins have one register each outside, in the FPGA's pads (`pins.dq_i` too). Read data come `capture` + 4
     cycles after their command was decided; back-pressure stops commands, so it never loses data.
@@ -287,7 +285,8 @@ class SdramController(wiring.Component):
         """Power-up, refresh, and what interrupts a segment for it. `pause` makes the next command come in time."""
         t = self.timings
         longest = max(t.rfc, t.ras, t.rc, t.wr + t.rp, t.mrd, t.rcd) + 2
-        pause = Signal(range(longest))
+        # After a reset, too, a pause: the chip may just have been given a command.
+        pause = Signal(range(longest), init=longest - 1)
         # Not reset: a chip that is powered up already must neither wait with open rows nor miss its refreshes.
         power_up = Signal(range(t.power_up // t.interval + 2), init=t.power_up // t.interval + 1, reset_less=True)
         mode_set, a_shut = Signal(), Signal()
@@ -305,7 +304,7 @@ class SdramController(wiring.Component):
             with m.State("POWER_UP"):
                 with m.If(self.tick):
                     m.d.sync += power_up.eq(power_up - 1)
-                with m.If(power_up == 0):
+                with m.If((power_up == 0) & (pause == 0)):
                     m.d.sync += [counting.eq(1), self.debt.eq(8)]
                     m.next = "PRECHARGE_ALL"
             with m.State("PRECHARGE_ALL"):

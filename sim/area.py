@@ -175,8 +175,7 @@ def describe(paths: list[dict[str, Any]]) -> tuple[str, ...]:
     """A line for each stretch of the slowest path between flip-flops: delay so far, delay, kind, where it ends."""
     clocked = [path for path in paths if "posedge" in path["from"] and "posedge" in path["to"]]
     lines, total = [], 0.0
-    slowest = max(clocked, key=lambda path: sum(step["delay"] for step in path["path"]), default={"path": []})
-    for step in slowest["path"]:
+    for step in max((path["path"] for path in clocked), key=lambda steps: sum(s["delay"] for s in steps), default=[]):
         total += step["delay"]
         name = re.sub(r"_(LUT4|PFUMX|L6MUX21|CCU2C)_.*", r" (\1)", step["to"]["cell"])
         lines.append(f"{total:6.2f} {step['delay']:5.2f} ns  {step['type']:8} {name}.{step['to']['port']}")

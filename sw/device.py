@@ -29,11 +29,10 @@ from .errors import (
 from .layout import COUNTER_FIELDS, HALT, QUIET, RUN, Parameters, Register
 from .port import Port, SerialPort
 from .program import Program, register_writes
-from .protocol import LINK_REGISTERS, MAX_DATA, MEMORY_RANGE, VERSION, LinkRegister, Operation, Status
+from .protocol import BAUD, LINK_REGISTERS, MAX_DATA, MEMORY_RANGE, VERSION, LinkRegister, Operation, Status
 from .stream import GONE, Stream
 from .transport import Link, LinkStatistics, Request
 
-BAUD = 3_000_000
 MAX_WORDS = MAX_DATA // 2
 MAX_REGISTERS = MAX_DATA // 4
 CHUNK_WORDS = 1 << 14

@@ -9,9 +9,9 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from .device import BAUD
 from .errors import AmacrineError
 from .layout import Parameters
+from .protocol import BAUD
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 FILE = click.Path(path_type=Path)
