@@ -26,7 +26,7 @@ help:
 	@echo "make test    lint, then all tests (JOBS=$(JOBS) at a time)"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   utilisation, SDRAM and area tables; results in out/*.json"
-	@echo "make bitstream BOARD=$(BOARD)   the board's bitstream and a report, in out/$(BOARD); half an hour"
+	@echo "make bitstream BOARD=$(BOARD)   the board's bitstream and a report, in out/$(BOARD); some 15 minutes"
 	@echo "make clean   remove everything generated except $(VENV)"
 
 venv: $(STAMP)

@@ -181,6 +181,7 @@ def test_the_command_over_a_pseudo_terminal(board, tmp_path):
         assert json.loads((tmp_path / "stats.json").read_text())["bit_exact"] is True
         devices = succeed("devices", "--port", port)
         assert port in devices.stdout and "ulx3s" in devices.stdout
+        assert "32 MB" in succeed("selftest", "--port", port, "--pattern-kb", 16, "--timeout", 60).stdout
 
 
 @pytest.mark.slow
