@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from amacrine.hw.sdram_chips import CHIPS, SdramChip
@@ -27,6 +27,7 @@ class Board:
     leds : resources of alive, busy, fault, link active, memory ready, in this order; as many as there are
     button : resource of the reset button, or None
     baud : of the serial line
+    buffers : sizes of the link's buffers, options of `Accelerator`
     """
 
     name: str
@@ -39,8 +40,14 @@ class Board:
     leds: Sequence[tuple[str, int]]
     button: tuple[str, int] | None
     baud: int = BAUD
+    buffers: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def sdram(self) -> SdramChip:
         """Geometry and timings of its SDRAM."""
         return CHIPS[self.chip]
+
+
+#: For the 56 block RAMs of an LFE5U-25F; NSNet2 still fits.
+SMALL = {"psum_depth": 3072, "state_depth": 1024}
+SMALL_BUFFERS = {"stream_depth": 1024, "receive_bytes": 2048, "ram_style": "distributed"}

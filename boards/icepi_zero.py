@@ -2,7 +2,7 @@
 
 from amacrine.sw.layout import Parameters
 
-from .board import Board
+from .board import SMALL, SMALL_BUFFERS, Board
 
 
 def platform():
@@ -15,5 +15,5 @@ def platform():
 BOARDS = (Board(
     name="icepi-zero", title="Icepi Zero v1.3", programmer="icepi-zero", platform=platform,
     clock_hz=80_000_000, chip="W9825G6KH",
-    parameters=Parameters(pes=2, psum_depth=3584),      # 25F: 56 block RAMs
+    parameters=Parameters(pes=2, **SMALL), buffers=SMALL_BUFFERS,
     leds=[("led", number) for number in range(5)], button=("button", 0)),)

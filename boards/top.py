@@ -18,7 +18,8 @@ ALIVE_BITS = 26     # of the counter whose top bit blinks: 1.5 Hz at 100 MHz
 
 def accelerator(board: Board, build: str, baud: int | None = None) -> Accelerator:
     """A board's gateware without clocks and pins; `build` goes into the answer to IDENTIFY."""
-    return Accelerator(board.parameters, board.sdram, board.clock_hz, baud or board.baud, board=board.name, build=build)
+    return Accelerator(board.parameters, board.sdram, board.clock_hz, baud or board.baud, board=board.name, build=build,
+                       **board.buffers)
 
 
 class BoardTop(Elaboratable):

@@ -2,7 +2,7 @@
 
 from amacrine.sw.layout import Parameters
 
-from .board import Board
+from .board import SMALL, SMALL_BUFFERS, Board
 
 CLOCK_HZ = 100_000_000
 
@@ -15,14 +15,15 @@ def platform(size: str):
     return type("Platform", (base,), {"required_tools": []})()
 
 
-def ulx3s(name: str, size: str, **parameters: int) -> Board:
+def ulx3s(name: str, size: str, small: bool = False) -> Board:
     """The board with an FPGA of one size."""
     return Board(
         name=name, title=f"ULX3S with LFE5U-{size}", programmer="ulx3s",
         platform=lambda: platform(size), clock_hz=CLOCK_HZ,
         # MT48LC16M16, AS4C16M16, IS42S16160 and W9825G6KH have all been fitted: the slowest timings serve all.
-        chip="IS42S16160", parameters=Parameters(pes=2, **parameters),
+        chip="IS42S16160", parameters=Parameters(pes=2, **(SMALL if small else {})),
+        buffers=SMALL_BUFFERS if small else {},
         leds=[("led", number) for number in range(5)], button=("button_fire", 0))
 
 
-BOARDS = (ulx3s("ulx3s", "85F"), ulx3s("ulx3s-45f", "45F"), ulx3s("ulx3s-25f", "25F", psum_depth=3584))
+BOARDS = (ulx3s("ulx3s", "85F"), ulx3s("ulx3s-45f", "45F"), ulx3s("ulx3s-25f", "25F", small=True))

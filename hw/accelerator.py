@@ -14,8 +14,6 @@ from .sdram import pins_signature
 from .sdram_chips import SdramChip
 from .weights import SdramWeights
 
-STREAM_DEPTH = 2048
-
 
 class Accelerator(wiring.Component):
     """A whole device in one clock domain::
@@ -33,6 +31,9 @@ class Accelerator(wiring.Component):
         Of the domain `sync`, of the line.
     board, build : str
         Name of the board and digest of the gateware, for IDENTIFY.
+    stream_depth, receive_bytes, ram_style
+        Of the link: elements of inputs and of outputs, bytes of requests (each 1024 elements or 2048 bytes are a
+        block RAM); where its smallest memories are.
 
     Members
     -------
@@ -46,12 +47,14 @@ class Accelerator(wiring.Component):
         For measurements: an element goes into or comes out of the engine, a weight word is consumed.
     """
 
-    def __init__(self, params: Parameters, chip: SdramChip, clock_hz: int, baud: int, *, board: str, build: str):
+    def __init__(self, params: Parameters, chip: SdramChip, clock_hz: int, baud: int, *, board: str, build: str,
+                 stream_depth: int = 2048, receive_bytes: int = RECEIVE_BYTES, ram_style: str = "block"):
         self.params, self.chip, self.clock_hz, self.baud = params, chip, clock_hz, baud
+        self.stream_depth, self.receive_bytes, self.ram_style = stream_depth, receive_bytes, ram_style
         self.info = json.dumps({
             "board": board, "build": build, "clock_hz": clock_hz, "baud": baud, "parameters": params.as_dict(),
-            "memory_words": 1 << chip.word_bits, "receive_bytes": RECEIVE_BYTES, "receive_frames": RECEIVE_FRAMES,
-            "input_elements": STREAM_DEPTH, "output_elements": STREAM_DEPTH}).encode()
+            "memory_words": 1 << chip.word_bits, "receive_bytes": receive_bytes, "receive_frames": RECEIVE_FRAMES,
+            "input_elements": stream_depth, "output_elements": stream_depth}).encode()
         super().__init__({
             "rx": In(1, init=1), "tx": Out(1, init=1), "pins": Out(pins_signature(chip)),
             "active": Out(1), "busy": Out(1), "fault": Out(1), "initialised": Out(1),
@@ -64,7 +67,7 @@ class Accelerator(wiring.Component):
         m.submodules.weights = weights = SdramWeights(self.params, self.chip, self.clock_hz)
         m.submodules.link = link = HostLink(
             self.clock_hz, self.baud, self.info, 1 << self.chip.word_bits, self.chip.word_bits,
-            STREAM_DEPTH, STREAM_DEPTH)
+            self.stream_depth, self.stream_depth, self.receive_bytes, self.ram_style)
         connect(m, link.input, engine.input)
         connect(m, engine.output, link.output)
         connect(m, engine.weights, weights.port)

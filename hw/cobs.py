@@ -65,18 +65,24 @@ class CobsEncoder(wiring.Component):
 
     Takes a block (up to a zero, BLOCK bytes or the last), one byte a cycle, then sends it, a byte in three cycles.
 
+    Parameters
+    ----------
+    ram_style : str
+        Where the block is: "block" costs a block RAM, "distributed" about 100 LUTs.
+
     Members
     -------
     i : In(stream of Byte)
     o : Out(stream of 8 bits)
     """
 
-    def __init__(self):
+    def __init__(self, ram_style="block"):
+        self.ram_style = ram_style
         super().__init__({"i": In(stream.Signature(Byte)), "o": Out(stream.Signature(8))})
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.ram = ram = block_ram(unsigned(8), 256)
+        m.submodules.ram = ram = block_ram(unsigned(8), 256, self.ram_style)
         write, read = ram.write_port(), read_port(m, ram)
         count, zero, last = Signal(8), Signal(), Signal()
         byte_zero, more, offers, byte = Signal(), Signal(), Signal(), Signal(8)

@@ -156,6 +156,10 @@ class FrameReceiver(wiring.Component):
 class FrameTransmitter(wiring.Component):
     """Bodies to frames: appends the CRC-32, stuffs, ends with a zero byte.
 
+    Parameters
+    ----------
+    ram_style : as for `CobsEncoder`
+
     Members
     -------
     i : In(stream of Byte)
@@ -164,14 +168,15 @@ class FrameTransmitter(wiring.Component):
         Characters.
     """
 
-    def __init__(self):
+    def __init__(self, ram_style="block"):
+        self.ram_style = ram_style
         super().__init__({"i": In(stream.Signature(Byte)), "o": Out(stream.Signature(8))})
 
     def elaborate(self, platform):
         m = Module()
         start = Signal()
         crc = add_crc32(m, start)
-        m.submodules.encoder = encoder = CobsEncoder()
+        m.submodules.encoder = encoder = CobsEncoder(self.ram_style)
         connect(m, encoder.o, flipped(self.o))
         index = Signal(range(CRC_BYTES))
         m.d.comb += crc.data.eq(self.i.p.data)

@@ -38,6 +38,10 @@ class HostLink(wiring.Component):
     memory_address_bits : int
     input_depth, output_depth : int
         Elements of the stream buffers, powers of two.
+    receive_bytes : int
+        Of the receive buffer, a power of two: at least 2048, to hold any frame.
+    ram_style : str
+        Of the two smallest memories: "block", or "distributed" for some 300 LUTs instead of two block RAMs.
     stop_cycles : int
         How long START and ABORT wait for the engine, at most 2**24.
     origin : int
@@ -63,11 +67,14 @@ class HostLink(wiring.Component):
     """
 
     def __init__(self, clock_hz, baud, info, memory_words, memory_address_bits=24, input_depth=2048,
-                 output_depth=2048, stop_cycles=1 << 24, origin=0, light_bits=22):
-        self.light_bits, self.input_depth = light_bits, input_depth
+                 output_depth=2048, receive_bytes=RECEIVE_BYTES, ram_style="block", stop_cycles=1 << 24, origin=0,
+                 light_bits=22):
+        self.light_bits, self.input_depth, self.receive_bytes = light_bits, input_depth, receive_bytes
+        self.ram_style = ram_style
         self.receiver, self.transmitter = UartReceiver(clock_hz, baud), UartTransmitter(clock_hz, baud)
         self.inputs, self.outputs = InputBuffer(input_depth, origin), OutputBuffer(output_depth, origin)
-        self.executor = Executor(info, memory_words, memory_address_bits, input_depth, output_depth, stop_cycles)
+        self.executor = Executor(info, memory_words, memory_address_bits, input_depth, output_depth, stop_cycles,
+                                 ram_style)
         super().__init__({
             "rx": In(1, init=1), "tx": Out(1, init=1), "bus": Out(register_bus()),
             "input": Out(stream.Signature(ACTIVATION)), "output": In(stream.Signature(ACTIVATION)),
@@ -79,8 +86,8 @@ class HostLink(wiring.Component):
         m.submodules.receiver, m.submodules.transmitter = receiver, transmitter = self.receiver, self.transmitter
         m.submodules.inputs, m.submodules.outputs = inputs, outputs = self.inputs, self.outputs
         m.submodules.executor = executor = self.executor
-        m.submodules.frames_in = frames_in = FrameReceiver(RECEIVE_BYTES, RECEIVE_FRAMES)
-        m.submodules.frames_out = frames_out = FrameTransmitter()
+        m.submodules.frames_in = frames_in = FrameReceiver(self.receive_bytes, RECEIVE_FRAMES)
+        m.submodules.frames_out = frames_out = FrameTransmitter(self.ram_style)
         m.submodules.registers = registers = LinkRegisters()
         connect(m, receiver.o, frames_in.i)
         connect(m, frames_in.o, executor.request)

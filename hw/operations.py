@@ -47,6 +47,8 @@ class Executor(wiring.Component):
         Elements of the stream buffers.
     stop_cycles : int
         How long START and ABORT wait for the engine.
+    ram_style : str
+        Where `info` is: "block" costs a block RAM, "distributed" some 200 LUTs.
 
     Members
     -------
@@ -65,7 +67,7 @@ class Executor(wiring.Component):
     """
 
     def __init__(self, info, memory_words, memory_address_bits=24, input_depth=2048, output_depth=2048,
-                 stop_cycles=1 << 24):
+                 stop_cycles=1 << 24, ram_style="block"):
         if not 1 <= len(info) <= MAX_DATA:
             raise ValueError(f"info must have 1 to {MAX_DATA} bytes, not {len(info)}")
         if not 1 <= memory_words <= 1 << memory_address_bits:
@@ -73,7 +75,7 @@ class Executor(wiring.Component):
         if not 2 <= stop_cycles <= 1 << 24:
             raise ValueError(f"stop_cycles must be 2 to 2**24, not {stop_cycles!r}")
         self.info, self.memory_words, self.stop_cycles = bytes(info), memory_words, stop_cycles
-        self.address_bits = memory_address_bits
+        self.address_bits, self.ram_style = memory_address_bits, ram_style
         super().__init__({
             "request": In(stream.Signature(BodyByte)), "answer": Out(stream.Signature(Byte)),
             "bus": Out(register_bus()), "memory": Out(memory_port(memory_address_bits)),
@@ -127,8 +129,9 @@ class Executor(wiring.Component):
     def _registers(self, m):
         begin = Signal()
         crc = add_crc32(m, begin, data_width=16)
+        style = {"block": "block", "distributed": "logic"}[self.ram_style]      # what Yosys calls them for a ROM
         m.submodules.info = info = memory.Memory(shape=unsigned(8), depth=len(self.info), init=self.info,
-                                                 attrs={"rom_style": "block"})
+                                                 attrs={"rom_style": style})
         info_read = read_port(m, info)
         bits = max(self.address_bits, REGISTER_BITS + 1) + 1    # addresses beyond them are refused unseen
         return SimpleNamespace(

@@ -6,13 +6,14 @@ from amaranth.hdl import Signal
 from amaranth.lib import memory
 
 
-def block_ram(shape, depth):
+def block_ram(shape, depth, style="block"):
     """A memory that synthesis puts into block RAM, without logic for reads and writes that meet.
 
     A word that is read in the very cycle in which it is written is undefined on an FPGA (in simulation it is
     the old one). Whoever uses the memory must see to it that such a word does not matter.
+    With style "distributed" it goes into LUTs instead, for an FPGA that is short of block RAM.
     """
-    return memory.Memory(shape=shape, depth=depth, init=[], attrs={"ram_style": "block", "no_rw_check": 1})
+    return memory.Memory(shape=shape, depth=depth, init=[], attrs={"ram_style": style, "no_rw_check": 1})
 
 
 def read_port(m, ram):
