@@ -9,15 +9,17 @@ from __future__ import annotations
 import ctypes
 import select
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from amacrine.boards.board import Board
+from amacrine.boards.table import build_id
 from amacrine.sw.errors import AmacrineError
 from amacrine.sw.extras import need
 from amacrine.sw.port import HasFileno
 
-from .build import build_library
+from .build import Function, build_library, load_library
 from .sdram import VIOLATIONS
 
 FAST_BIT_CYCLES = 4
@@ -53,7 +55,7 @@ class SimulatedBoard:
     def __init__(self, board: Board, baud: int | None = None):
         need("amaranth", extra="sim")
         self.board, self.baud = board, baud or board.clock_hz // FAST_BIT_CYCLES
-        self._library = _library(str(_build(board, self.baud)))
+        self._library = load_library(_build(board, self.baud), "board", _FUNCTIONS)
         self._board = self._library.board_new(board.clock_hz / self.baud)
         self._watched: Stopwatch | None = None      # the library writes into its arrays
 
@@ -182,29 +184,19 @@ class SimulatedPort:
         """Nothing to give back; the board goes on."""
 
 
-def _build(board: Board, baud: int) -> object:
+def _build(board: Board, baud: int) -> Path:
     from .board_top import SimulatedBoardTop
 
-    return build_library(f"board {board.name} {board.parameters} {board.clock_hz} {board.chip} {baud}",
-                         lambda: SimulatedBoardTop(board, baud), "sdram.v", "board.cpp")
+    # build_id: the digest of all that describes boards, too; the gateware tells it.
+    return build_library(f"board {board.name} {baud} {build_id()}", lambda: SimulatedBoardTop(board, baud), "sdram.v",
+                         "board.cpp")
 
 
-_LIBRARIES: dict[str, ctypes.CDLL] = {}
-
-
-def _library(path: str) -> ctypes.CDLL:
-    if path in _LIBRARIES:
-        return _LIBRARIES[path]
-    library = ctypes.CDLL(path)
-    pointer, u32, u64 = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64
-    for name, result, arguments in (
-        ("new", pointer, [ctypes.c_double]), ("delete", None, [pointer]), ("cycles", u64, [pointer]),
-        ("violation", u32, [pointer]), ("lights", u32, [pointer]), ("reset", None, [pointer, u32]),
-        ("break", None, [pointer, u64]), ("send", None, [pointer, ctypes.c_char_p, u32]), ("unsent", u64, [pointer]),
-        ("watch", None, [pointer] * 4 + [u64] * 3), ("run", None, [pointer, u64, u64]),
-        ("preload", None, [pointer, pointer, u32]), ("take", u32, [pointer, ctypes.c_char_p, pointer, u32]),
-    ):
-        function = getattr(library, f"board_{name}")
-        function.restype, function.argtypes = result, arguments
-    _LIBRARIES[path] = library
-    return library
+_POINTER, _U32, _U64 = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64
+_FUNCTIONS: tuple[Function, ...] = (
+    ("new", _POINTER, [ctypes.c_double]), ("delete", None, [_POINTER]), ("cycles", _U64, [_POINTER]),
+    ("violation", _U32, [_POINTER]), ("lights", _U32, [_POINTER]), ("reset", None, [_POINTER, _U32]),
+    ("break", None, [_POINTER, _U64]), ("send", None, [_POINTER, ctypes.c_char_p, _U32]), ("unsent", _U64, [_POINTER]),
+    ("watch", None, [_POINTER] * 4 + [_U64] * 3), ("run", None, [_POINTER, _U64, _U64]),
+    ("preload", None, [_POINTER, _POINTER, _U32]), ("take", _U32, [_POINTER, ctypes.c_char_p, _POINTER, _U32]),
+)

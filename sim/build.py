@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import hashlib
 import os
@@ -154,3 +155,22 @@ def compile_library(cxx: str, root: Path, sources: Sequence[Path], folder: Path,
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         objects = list(pool.map(compile_one, sorted(sources, key=lambda path: -path.stat().st_size)))
     run_tool([cxx, "-shared", *objects, "-o", library, "-lpthread"], "The linker")
+
+
+Function = tuple[str, Any, Sequence[Any]]
+_LIBRARIES: dict[Path, ctypes.CDLL] = {}
+
+
+def load_library(path: Path, prefix: str, functions: Sequence[Function]) -> ctypes.CDLL:
+    """A library of ``build_library``, loaded once.
+
+    Parameters
+    ----------
+    prefix, functions : for each function ``prefix_name`` its name, and the ctypes of its result and arguments
+    """
+    if path not in _LIBRARIES:
+        library = _LIBRARIES[path] = ctypes.CDLL(str(path))
+        for name, result, arguments in functions:
+            function = getattr(library, f"{prefix}_{name}")
+            function.restype, function.argtypes = result, arguments
+    return _LIBRARIES[path]

@@ -15,7 +15,7 @@ from amacrine.sw.errors import AmacrineError
 from amacrine.sw.layout import CLEAR, CLEARING, COUNTER_FIELDS, HALT, QUIET, RUN, Parameters, Register
 from amacrine.sw.program import Program, register_writes
 
-from .build import build_simulation
+from .build import Function, build_simulation, load_library
 
 CHUNK_CYCLES = 100_000          # between two looks at the progress
 DEAD_CYCLES = 50_000_000        # without an output: something is wrong
@@ -69,7 +69,7 @@ class SimulatedEngine:
                                 f"{latency} and {memory_stall}.")
         # A few sizes only, so that most programs share one build; 4 MiB holds NSNet2.
         depth = max(4 << 20, 1 << (weight_words * self.parameters.pes - 1).bit_length()) // self.parameters.pes
-        self._library = _library(str(build_simulation(self.parameters, depth)))
+        self._library = load_library(build_simulation(self.parameters, depth), "simulation", _FUNCTIONS)
         self._simulation = self._library.simulation_new()
         self._library.simulation_memory(self._simulation, latency, int(memory_stall * 256))
         self.program: Program | None = None
@@ -174,21 +174,10 @@ class SimulatedEngine:
         self._library.simulation_run(self._simulation, cycles)
 
 
-_LIBRARIES: dict[str, ctypes.CDLL] = {}
-
-
-def _library(path: str) -> ctypes.CDLL:
-    if path in _LIBRARIES:
-        return _LIBRARIES[path]
-    library = ctypes.CDLL(path)
-    pointer, u32, u64 = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64
-    for name, result, arguments in (
-        ("new", pointer, []), ("delete", None, [pointer]), ("write", None, [pointer, u32, u32]),
-        ("read", u32, [pointer, u32]), ("cycles", u64, [pointer]), ("load", None, [pointer, pointer, u32, u32]),
-        ("memory", None, [pointer, u32, u32]), ("run", u32, [pointer, u64]),
-        ("begin", None, [pointer] * 6 + [u32] * 7),
-    ):
-        function = getattr(library, f"simulation_{name}")
-        function.restype, function.argtypes = result, arguments
-    _LIBRARIES[path] = library
-    return library
+_POINTER, _U32, _U64 = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64
+_FUNCTIONS: tuple[Function, ...] = (
+    ("new", _POINTER, []), ("delete", None, [_POINTER]), ("write", None, [_POINTER, _U32, _U32]),
+    ("read", _U32, [_POINTER, _U32]), ("cycles", _U64, [_POINTER]), ("load", None, [_POINTER, _POINTER, _U32, _U32]),
+    ("memory", None, [_POINTER, _U32, _U32]), ("run", _U32, [_POINTER, _U64]),
+    ("begin", None, [_POINTER] * 6 + [_U32] * 7),
+)

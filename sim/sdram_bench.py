@@ -22,7 +22,7 @@ from amacrine.hw.sdram_chips import CHIPS, TYPICAL_LOOP, SdramChip, sampling
 from amacrine.sw.errors import AmacrineError
 from amacrine.sw.extras import need
 
-from .build import build_library
+from .build import Function, build_library, load_library
 
 WORDS = 1_000_000
 LIMIT = 100_000         # cycles without a word: something is wrong
@@ -71,7 +71,7 @@ def measure(name: str, clock_mhz: float, words: int = WORDS, seed: int = 1) -> I
         when = sampling(chip, clock_mhz * 1e6)
     except ValueError as error:
         raise AmacrineError(f"{error}.") from error
-    library = _library(build(chip, clock_mhz * 1e6))
+    library = load_library(build(chip, clock_mhz * 1e6), "bench", _FUNCTIONS)
     for pattern, (addresses, lengths) in patterns(chip, words, seed).items():
         bench = library.bench_new(when.phase_ps, TYPICAL_LOOP)
         cycles = ctypes.c_uint64()
@@ -99,14 +99,9 @@ def build(chip: SdramChip, clock_hz: float) -> Path:
                          "sdram_harness.cpp")
 
 
-def _library(path: Path) -> ctypes.CDLL:
-    library = ctypes.CDLL(str(path))
-    pointer, u32, u64 = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64
-    for name, result, arguments in (
-        ("new", pointer, [u32, u32]), ("delete", None, [pointer]), ("violation", u32, [pointer]),
-        ("refreshes", u32, [pointer]), ("activations", u32, [pointer]),
-        ("run", u64, [pointer, pointer, pointer, u32, u32, u64, pointer]),
-    ):
-        function = getattr(library, f"bench_{name}")
-        function.restype, function.argtypes = result, arguments
-    return library
+_POINTER, _U32, _U64 = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64
+_FUNCTIONS: tuple[Function, ...] = (
+    ("new", _POINTER, [_U32, _U32]), ("delete", None, [_POINTER]), ("violation", _U32, [_POINTER]),
+    ("refreshes", _U32, [_POINTER]), ("activations", _U32, [_POINTER]),
+    ("run", _U64, [_POINTER, _POINTER, _POINTER, _U32, _U32, _U64, _POINTER]),
+)
