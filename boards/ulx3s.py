@@ -4,8 +4,6 @@ from amacrine.sw.layout import Parameters
 
 from .board import SMALL, SMALL_BUFFERS, Board
 
-CLOCK_HZ = 100_000_000
-
 
 def platform(size: str):
     """The amaranth-boards platform; openFPGALoader is not needed to build."""
@@ -15,15 +13,19 @@ def platform(size: str):
     return type("Platform", (base,), {"required_tools": []})()
 
 
-def ulx3s(name: str, size: str, small: bool = False) -> Board:
+def ulx3s(name: str, size: str, clock_hz: int, small: bool = False) -> Board:
     """The board with an FPGA of one size."""
     return Board(
         name=name, title=f"ULX3S with LFE5U-{size}", programmer="ulx3s",
-        platform=lambda: platform(size), clock_hz=CLOCK_HZ,
+        platform=lambda: platform(size), clock_hz=clock_hz,
         # MT48LC16M16, AS4C16M16, IS42S16160 and W9825G6KH have all been fitted: the slowest timings serve all.
         chip="IS42S16160", parameters=Parameters(pes=2, **(SMALL if small else {})),
         buffers=SMALL_BUFFERS if small else {},
         leds=[("led", number) for number in range(5)], button=("button_fire", 0))
 
 
-BOARDS = (ulx3s("ulx3s", "85F"), ulx3s("ulx3s-45f", "45F"), ulx3s("ulx3s-25f", "25F", small=True))
+BOARDS = (
+    ulx3s("ulx3s", "85F", 100_000_000),
+    ulx3s("ulx3s-45f", "45F", 87_500_000),      # a fuller FPGA is slower
+    ulx3s("ulx3s-25f", "25F", 87_500_000, small=True),
+)
