@@ -1,0 +1,52 @@
+"""Payloads of the CNN engine; what they mean is in docs/convolution.md."""
+
+from amaranth.hdl import unsigned
+from amaranth.lib import data
+
+from amacrine.sw.conv_layout import MAX_CHANNELS, MAX_SIDE, ConvParameters
+
+from .numerics import ACTIVATION
+
+SIDE = range(MAX_SIDE + 1)
+CHANNEL = range(MAX_CHANNELS + 1)
+FLAT = unsigned(20)         # element of a flattened map
+
+
+def chunk_layout(params: ConvParameters):
+    """Up to L results of one position, channels ascending from lane 0; lanes that are not `used` are zero."""
+    return data.StructLayout({
+        "values": data.ArrayLayout(ACTIVATION, params.lanes), "used": unsigned(params.lanes),
+        "last": 1,          # it ends its position
+    })
+
+
+def map_write_layout(params: ConvParameters):
+    """A word for the sparsity maps in feature memory."""
+    return data.StructLayout({"address": range(params.map_depth), "bits": unsigned(16)})
+
+
+def value_write_layout(params: ConvParameters):
+    """A word for the values in feature memory."""
+    return data.StructLayout({"address": range(params.value_depth), "value": ACTIVATION})
+
+
+FEATURE = data.StructLayout({
+    "row_end": 1,           # no element: all of this input row have been sent
+    "last": 1,              # with row_end: the map has ended
+    "x": SIDE, "channel": CHANNEL,
+    "flat": FLAT,           # index of the element in decode order: row, slab, column, channel
+    "value": ACTIVATION,
+})
+"""What the map decoder sends: a non-zero element, or the end of a row."""
+
+
+def conv_op_layout(params: ConvParameters):
+    """A run of multiply-accumulate cycles, or the end of an input row."""
+    return data.StructLayout({
+        "row_end": 1,       # no run: `final` more output rows will get nothing more
+        "final": SIDE,
+        "last": 1,          # with row_end: the pass has ended, its kernels may be overwritten
+        "bank": 1, "psum": range(params.psum_depth // 2),    # first word of partial sums
+        "kernel": range(params.kernel_depth),                # first kernel word, from the pass's first on
+        "words": unsigned(13), "value": ACTIVATION,
+    })
