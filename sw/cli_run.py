@@ -1,4 +1,4 @@
-"""`amacrine run`: a network over input vectors, or NSNet2 over a sound file."""
+"""`amacrine run`: a network over input vectors, or NSNet2 or Silero VAD over a sound file."""
 
 from __future__ import annotations
 
@@ -9,25 +9,34 @@ import numpy as np
 
 from amacrine.sim.build import check_tools
 
-from . import nsnet2, options
+from . import nsnet2, options, silero
 from .device import Device
 from .errors import AmacrineError, DiffersError
 from .execute import Execution, execute_board, execute_float, execute_golden, execute_simulated
 from .extras import need
 from .files import check_writable, write_atomically
 from .layout import Parameters
-from .picture import event_raster, picture
+from .picture import event_raster, picture, probabilities
 from .progress import clock
 from .quantise import quantise
 from .report import table, to_json
 from .thresholds import parse_thresholds
-from .workload import Enhancement, Workload, check_threshold_names, load_enhancement, load_vectors
+from .workload import (
+    Detection,
+    Enhancement,
+    Workload,
+    check_threshold_names,
+    load_detection,
+    load_enhancement,
+    load_vectors,
+)
 
-NSNET2 = "nsnet2"
+NSNET2, SILERO = "nsnet2", "silero-vad"
+THRESHOLDS = {NSNET2: nsnet2.THRESHOLDS, SILERO: silero.THRESHOLDS}    # of models that bring their own
 
 
 @click.command()
-@click.argument("model", metavar="nsnet2|MODEL.onnx")
+@click.argument("model", metavar="nsnet2|silero-vad|MODEL.onnx")
 @click.argument("input_path", metavar="INPUT", type=options.FILE)
 @click.option("--out", "out_path", type=options.FILE, metavar="FILE", help="Where the output goes.")
 @click.option("--engine", type=click.Choice(["float", "golden", "sim", "board"]), default="golden", show_default=True,
@@ -37,7 +46,7 @@ NSNET2 = "nsnet2"
 @click.option("--reference", "reference_path", type=options.FILE, metavar="CLEAN.wav",
               help="The clean recording; gives the SI-SDR (nsnet2 only).")
 @click.option("--picture", "picture_path", type=options.FILE, metavar="FILE.png",
-              help="Draw spectrograms and weight fetches (nsnet2 only).")
+              help="Draw spectrograms and weight fetches (nsnet2), or the probability of speech (silero-vad).")
 @click.option("--frames", type=click.IntRange(min=1), metavar="N", help="Only the first N frames.")
 @options.pes
 @options.parameter
@@ -55,6 +64,7 @@ def run(ctx: click.Context, model: str, input_path: Path, out_path: Path | None,
 
     \b
     amacrine run nsnet2 NOISY.wav --out CLEAN.wav
+    amacrine run silero-vad SPEECH.wav --picture SPEECH.png
     amacrine run MODEL.onnx INPUTS.npy --out OUTPUTS.npy
     amacrine run MODEL.onnx INPUTS.npy --out OUTPUTS.npy --engine board --port /dev/ttyUSB0
 
@@ -67,7 +77,7 @@ def run(ctx: click.Context, model: str, input_path: Path, out_path: Path | None,
         check_writable(path)
     check_engine(ctx, engine, port)
     options.parameters(pes, settings)
-    thresholds = parse_thresholds(theta) if theta is not None else nsnet2.THRESHOLDS if model == NSNET2 else {}
+    thresholds = parse_thresholds(theta) if theta is not None else THRESHOLDS.get(model, {})
     if engine == "sim":
         check_tools()
     if picture_path is not None:
@@ -76,12 +86,12 @@ def run(ctx: click.Context, model: str, input_path: Path, out_path: Path | None,
     check_threshold_names(workload.network, thresholds)
     device = ctx.with_resource(Device.open(port, baud, timeout)) if port is not None else None
     parameters = device.info.parameters if device else options.parameters(pes, settings)
-    trace = picture_path is not None
+    trace = picture_path is not None and model == NSNET2
     if engine == "float":
         execution = execute_float(workload)
         notes += ["--theta changes nothing in floating point"] if theta is not None else []
     else:
-        if model != NSNET2 and calibration is None:
+        if model not in THRESHOLDS and calibration is None:
             notes.append(f"number formats are chosen from {input_path} itself; --calibration takes other data")
         with clock("quantising"):
             network = quantise(workload.network, workload.calibration, thresholds)
@@ -94,6 +104,8 @@ def run(ctx: click.Context, model: str, input_path: Path, out_path: Path | None,
     notes += write(execution, workload, parameters, out_path, picture_path, json_path)
     for text in notes:
         options.note(text)
+    for line in workload.summary(execution.outputs):
+        click.echo(line)
     click.echo(table(execution.stats), nl=False)
     if execution.fault:
         raise DiffersError(execution.fault)
@@ -113,16 +125,19 @@ def check_engine(ctx: click.Context, engine: str, port: str | None) -> None:
 def load(model: str, input_path: Path, calibration: Path | None, reference_path: Path | None,
          frames: int | None, picture_path: Path | None, engine: str) -> tuple[Workload, list[str]]:
     """The workload that the command line names, and notes; options that do not belong to it are refused."""
+    if model in THRESHOLDS and calibration is not None:
+        raise AmacrineError(f"{model} brings its own calibration data; leave out --calibration")
     if model == NSNET2:
-        if calibration is not None:
-            raise AmacrineError("nsnet2 brings its own calibration data; leave out --calibration")
         if picture_path is not None and engine == "float":
             raise AmacrineError("a picture shows weight fetches, which --engine float has none of; "
                                 "use --engine golden or sim")
         return load_enhancement(input_path, reference_path, frames)
-    for option, path in (("--reference", reference_path), ("--picture", picture_path)):
-        if path is not None:
-            raise AmacrineError(f"{option} is for nsnet2 only; leave it out for {model}")
+    if reference_path is not None:
+        raise AmacrineError(f"--reference is for nsnet2 only; leave it out for {model}")
+    if model == SILERO:
+        return load_detection(input_path, frames)
+    if picture_path is not None:
+        raise AmacrineError(f"--picture is for nsnet2 and silero-vad only; leave it out for {model}")
     return load_vectors(Path(model), input_path, calibration, frames)
 
 
@@ -131,6 +146,9 @@ def write(execution: Execution, workload: Workload, parameters: Parameters, out_
     """Write the files that were asked for; returns notes."""
     if picture_path is not None and isinstance(workload, Enhancement):
         draw(picture_path, execution, workload, parameters.pes)
+    if picture_path is not None and isinstance(workload, Detection):
+        probabilities(picture_path, workload.samples, silero.RATE_HZ, execution.outputs[:, 0], workload.frame_hz,
+                      silero.DECISION)
     if json_path is not None:
         write_atomically(json_path, to_json(execution.stats).encode())
     return workload.save(out_path, execution.outputs) if out_path is not None else []

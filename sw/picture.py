@@ -91,6 +91,30 @@ def frame_times(path: str | os.PathLike[str], times: Mapping[str, np.ndarray], f
     _save(path, figure, [axis])
 
 
+def probabilities(path: str | os.PathLike[str], samples: np.ndarray, rate: int, probability: np.ndarray,
+                  frame_hz: float, threshold: float) -> None:
+    """Draw the probability of speech over a spectrogram's time as a PNG file.
+
+    Parameters
+    ----------
+    samples : (n,)
+    rate : sample rate in Hz
+    probability : of each frame, (T,)
+    frame_hz : frames a second
+    threshold : probability from which on a frame counts as speech; such frames are shaded
+    """
+    figure = need("matplotlib.figure", extra="plot").Figure(figsize=(9, 3.2), dpi=150, layout="constrained")
+    axes = figure.subplots(2, 1, sharex=True)
+    _draw_spectrograms(axes[:1], {"recording": samples}, rate)
+    edges = np.arange(len(probability) + 1) / frame_hz
+    axes[1].stairs(np.asarray(probability) >= threshold, edges, color=FETCHED, alpha=0.15, fill=True)
+    axes[1].stairs(probability, edges, color=FETCHED, linewidth=1.2)
+    axes[1].axhline(threshold, color=INK, linewidth=1, linestyle="--")
+    axes[1].set(xlim=(0, edges[-1]), ylim=(0, 1.02), xlabel="time in s")
+    _title(axes[1], "probability of speech")
+    _save(path, figure, axes)
+
+
 def _save(path: str | os.PathLike[str], figure: Any, axes: Sequence[Any]) -> None:
     for axis in axes:
         axis.tick_params(colors=INK, labelsize=9, length=3)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import nsnet2
+from . import nsnet2, silero
 from .audio import read_wav, si_sdr, write_wav
 from .errors import AmacrineError
 from .files import write_atomically
@@ -40,6 +40,10 @@ class Workload:
     def save(self, path: Path, outputs: np.ndarray) -> list[str]:
         """Write what the outputs (T, n_outputs) mean; returns notes."""
         save_array(path, outputs)
+        return []
+
+    def summary(self, outputs: np.ndarray) -> list[str]:
+        """Lines that say what the outputs mean, if they can be said in words."""
         return []
 
     def sisdr_db(self, outputs: np.ndarray) -> float | None:
@@ -104,6 +108,34 @@ def load_enhancement(
     spectrum, features = nsnet2.features(noisy)
     network = load_onnx(nsnet2.model_path())
     return Enhancement(network, features, nsnet2.calibration_features(), noisy, spectrum, reference), notes
+
+
+@dataclass(frozen=True, eq=False)
+class Detection(Workload):
+    """A recording for Silero VAD; its outputs are the probabilities of speech, (T, 1).
+
+    Parameters
+    ----------
+    samples : (n,) at 16 kHz
+    """
+
+    samples: np.ndarray
+
+    @property
+    def frame_hz(self) -> float:
+        return silero.RATE_HZ / silero.HOP_LENGTH
+
+    def summary(self, outputs: np.ndarray) -> list[str]:
+        found = [f"speech from {start:.2f} s to {end:.2f} s" for start, end in silero.segments(outputs[:, 0])]
+        return found or ["no speech"]
+
+
+def load_detection(path: Path, frames: int | None = None) -> tuple[Detection, list[str]]:
+    """Silero VAD with a recording, at most ``frames`` frames of it; and notes on conversions."""
+    samples, notes = read_wav(path, silero.RATE_HZ)
+    if frames is not None:
+        samples = samples[: frames * silero.HOP_LENGTH]
+    return Detection(silero.load_network(), silero.features(samples), silero.calibration_features(), samples), notes
 
 
 def load_vectors(

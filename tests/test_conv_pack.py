@@ -24,13 +24,13 @@ def convolve(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, shape: ConvSha
     return y
 
 
-def run_pass(x: np.ndarray, words: np.ndarray, plan: ConvPass) -> np.ndarray:
-    """What a pass makes of map ``x``: (channels, conv_height, conv_width). Row slots are simply rows here."""
+def run_pass(x: np.ndarray, words: np.ndarray, plan: ConvPass) -> tuple[np.ndarray, int]:
+    """What a pass makes of map ``x``, (channels, conv_height, conv_width), and its MAC cycles. Slots are rows here."""
     f, q_shift = plan.fields(), plan.q_shift
     q = 1 << q_shift
     bias = np.ascontiguousarray(words[: 4 * plan.blocks]).view("<i4").reshape(plan.blocks, -1)
     kernels = words[4 * plan.blocks :].astype(np.int64)
-    psums = np.zeros((f["out_height"], f["row_words"], plan.macs), np.int64)
+    psums, cycles = np.zeros((f["out_height"], f["row_words"], plan.macs), np.int64), 0
     for c, y, xx in np.argwhere(x):
         if not f["channel_low"] <= c < f["channel_high"]:
             continue
@@ -53,8 +53,9 @@ def run_pass(x: np.ndarray, words: np.ndarray, plan: ConvPass) -> np.ndarray:
             row = (plan.y.taps[0] if py else 0) + j
             kernel = c * f["channel_words"] + row * f["kernel_row"] + column + (start - w0) * f["run_blocks"]
             length = n * f["run_blocks"]
+            cycles += length
             psums[h - j, first:first + length] += kernels[kernel:kernel + length] * x[c + f["channel_low"], y, xx]
-    return finish(psums, bias, plan)
+    return finish(psums, bias, plan), cycles
 
 
 def finish(psums: np.ndarray, bias: np.ndarray, plan: ConvPass) -> np.ndarray:
@@ -98,7 +99,9 @@ def test_layout_is_a_convolution(seed):
         assert words.shape == (4 * plan.blocks + plan.kernel_words, params.macs)
         assert plan.slots % 2 == 0 and plan.slots * plan.row_words <= params.psum_depth
         assert plan.slots >= min(plan.y.taps[0], shape.conv_height)
-        results.append(run_pass(x, words, plan))
+        result, cycles = run_pass(x, words, plan)
+        assert cycles == plan.run_cycles(x)
+        results.append(result)
     assert [plan.out_first for plan in plans] == list(np.cumsum([0] + [plan.channels for plan in plans[:-1]]))
     np.testing.assert_array_equal(np.concatenate(results), convolve(x, weight, bias, shape))
 

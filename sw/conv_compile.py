@@ -1,0 +1,181 @@
+"""From quantised convolutions to passes, slabs and kernel words: what the CNN engine runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .conv import pool_shift
+from .conv_layout import MAP_BITS, PASS_FIELDS, PASSES, SLAB_FIELDS, ConvParameters, Pool
+from .conv_pack import ConvPass, pack_pass, plan_passes, pool_mode
+from .convolution import ConvShape
+from .errors import AmacrineError
+from .fixed import STATE_FRAC
+from .layout import Function
+from .qlayers import BOUNDED, QConv, result_frac
+
+FUNCTIONS = {"identity": Function.IDENTITY, "relu": Function.RELU, "relu6": Function.RELU,
+             "sigmoid": Function.SIGMOID, "tanh": Function.TANH}
+INPUT_SLABS = 2
+
+
+@dataclass(frozen=True, eq=False)
+class ConvProgram:
+    """The convolutions at the head of a network, as the CNN engine runs them.
+
+    Parameters
+    ----------
+    passes : uint16 (passes, len(PASS_FIELDS))
+    slabs : uint16 (2 + passes, len(SLAB_FIELDS))
+    kernels : int8 (words, P), biases and kernels of all passes; a pass's weight address counts words of K weights
+    plans : the passes' layouts, with the number of the layer that each belongs to
+    input_order, output_order : for each element in the order in which it is streamed, its index in the flattened
+        (channels, height, width) map
+    """
+
+    passes: np.ndarray
+    slabs: np.ndarray
+    kernels: np.ndarray
+    plans: tuple[tuple[int, ConvPass], ...]
+    input_order: np.ndarray
+    output_order: np.ndarray
+
+
+@dataclass
+class _Builder:
+    params: ConvParameters
+    pes: int
+    first_word: int
+    passes: list[list[int]] = field(default_factory=list)
+    slabs: list[list[int]] = field(default_factory=list)
+    kernels: list[np.ndarray] = field(default_factory=list)
+    plans: list[tuple[int, ConvPass]] = field(default_factory=list)
+    kernel_words: int = 0
+
+
+def compile_convs(layers: Sequence[QConv], params: ConvParameters, pes: int, first_word: int = 0) -> ConvProgram:
+    """Lay out a chain of convolutions, whose last result leaves as a dense stream.
+
+    Parameters
+    ----------
+    layers : first to last, at least one
+    params : of the CNN engine; what does not fit is refused, with the layer and by how much
+    pes : K, weights in a word of the weight port; divides P
+    first_word : address of the first kernel word on the weight port, in words of K weights
+    """
+    if params.macs % pes:
+        raise AmacrineError(f"The CNN engine has {params.macs} MACs, which {pes} weights in a word do not divide; "
+                            "generate it with another number of one of them.")
+    build = _Builder(params, pes, first_word)
+    places = _place_maps(layers, params)
+    for place in places[0]:
+        build.slabs.append(_slab(place, layers[0].shape.in_channels, 0))
+    sources = [(0, 0, layers[0].shape.in_channels)]     # slab, first channel, channels of the map before
+    for number, layer in enumerate(layers):
+        sources = _add_layer(build, number, layer, sources, places[number + 1][0], last=number == len(layers) - 1)
+    if len(build.passes) > PASSES:
+        raise AmacrineError(f"The convolutions need {len(build.passes)} passes, and the CNN engine has {PASSES}, "
+                            f"{len(build.passes) - PASSES} too few; use more MACs, larger memories or fewer layers.")
+    return ConvProgram(
+        np.array(build.passes, np.uint16), np.array(build.slabs, np.uint16), np.concatenate(build.kernels),
+        tuple(build.plans), _input_order(layers[0].shape), _output_order(build.plans, len(layers) - 1))
+
+
+Place = tuple[int, int]     # first map word, first value
+
+
+def _map_size(channels: int, height: int, width: int) -> Place:
+    """Map words and values of a map of one slab, all of it non-zero."""
+    return height * width * -(-channels // MAP_BITS), height * width * channels
+
+
+def _place_maps(layers: Sequence[QConv], params: ConvParameters) -> list[list[Place]]:
+    """Places of the maps: two of the input, one of each result; those of the layers in turn from below and above."""
+    shape = layers[0].shape
+    size = _map_size(shape.in_channels, shape.in_height, shape.in_width)
+    places = [[(0, 0), size]]
+    below = (2 * size[0], 2 * size[1])
+    before, before_name = (0, 0), "input"
+    for number, layer in enumerate(layers):
+        last = number == len(layers) - 1
+        plans = plan_passes(layer.name, layer.shape, params)
+        parts = [_map_size(plan.channels, layer.shape.out_height, layer.shape.out_width) for plan in plans]
+        size = (0, 0) if last else (sum(maps for maps, _ in parts), sum(values for _, values in parts))
+        for there, depth, what in zip((b + o + s for b, o, s in zip(below, before, size, strict=True)),
+                                      (params.map_depth, params.value_depth), ("map words", "values"), strict=True):
+            if there > depth:
+                raise AmacrineError(f"Layer {layer.name!r}: the maps of the {before_name}, itself and two inputs need "
+                                    f"{there} {what} of feature memory, and the CNN engine has {depth}, "
+                                    f"{there - depth} too few; generate it with more, or use smaller maps.")
+        upper = (params.map_depth - size[0], params.value_depth - size[1])
+        places.append([below if number % 2 == 0 else upper])
+        before, before_name = size, f"layer {layer.name!r} before"
+    return places
+
+
+def _slab(place: Place, channels: int, first_channel: int) -> list[int]:
+    fields = {"map": place[0], "value_low": place[1] & 0xFFFF, "value_high": place[1] >> 16, "channels": channels,
+              "first_channel": first_channel}
+    return [fields.get(name, 0) for name in SLAB_FIELDS]
+
+
+def _add_layer(build: _Builder, number: int, layer: QConv, sources: list[tuple[int, int, int]], place: Place,
+               last: bool) -> list[tuple[int, int, int]]:
+    """Adds the passes of a layer; returns the slabs it makes: number, first channel, channels."""
+    made = []
+    plans = plan_passes(layer.name, layer.shape, build.params)
+    for index, plan in enumerate(plans):
+        read = [slab for slab in sources if slab[1] < plan.in_high and slab[1] + slab[2] > plan.in_low]
+        slab = len(build.slabs)
+        fields = plan.fields() | {
+            "control": _control(layer, plan, first=index == 0, reads_input=number == 0, dense=last,
+                                ends=last and index == len(plans) - 1),
+            "slab_first": read[0][0], "slab_count": len(read), "ceiling": layer.ceiling,
+            "out_map": place[0], "out_value_low": place[1] & 0xFFFF, "out_value_high": place[1] >> 16,
+            "shifts": _shifts(layer),
+        }
+        address = build.first_word + build.kernel_words * (build.params.macs // build.pes)
+        fields |= {"weight_low": address & 0xFFFF, "weight_high": address >> 16}
+        build.kernels.append(pack_pass(layer.weight, layer.bias, plan))
+        build.kernel_words += len(build.kernels[-1])
+        build.passes.append([fields[name] for name in PASS_FIELDS])
+        build.slabs.append(_slab(place, plan.channels, plan.out_first))
+        build.plans.append((number, plan))
+        made.append((slab, plan.out_first, plan.channels))
+        size = _map_size(plan.channels, layer.shape.out_height, layer.shape.out_width)
+        place = place if last else (place[0] + size[0], place[1] + size[1])
+    return made
+
+
+def _control(layer: QConv, plan: ConvPass, *, first: bool, reads_input: bool, dense: bool, ends: bool) -> int:
+    shape = layer.shape
+    return (reads_input | plan.depthwise << 1 | (shape.stride[0] - 1) << 2 | (shape.stride[1] - 1) << 3
+            | plan.q_shift << 4 | FUNCTIONS[layer.activation] << 6 | first << 8 | dense << 9
+            | (shape.pooling == "average") << 10 | pool_mode(shape) << 11 | ends << 13)
+
+
+def _shifts(layer: QConv) -> int:
+    """Shifts of partial sums, of a bounded function's result, and of a mean."""
+    out = STATE_FRAC - layer.output_frac if layer.activation in BOUNDED else 0
+    mean = pool_shift(layer.shape) if pool_mode(layer.shape) != Pool.NONE and layer.shape.pooling == "average" else 0
+    return layer.scale - result_frac(layer) | out << 4 | mean << 8
+
+
+def _input_order(shape: ConvShape) -> np.ndarray:
+    """Elements as they are streamed in: row by row, column by column, channel by channel."""
+    index = np.arange(shape.n_inputs).reshape(shape.in_channels, shape.in_height, shape.in_width)
+    return np.ascontiguousarray(index.transpose(1, 2, 0)).reshape(-1)
+
+
+def _output_order(plans: Sequence[tuple[int, ConvPass]], layer: int) -> np.ndarray:
+    """Elements as they are streamed out: pass by pass, and in each as they are streamed in."""
+    parts = []
+    for number, plan in plans:
+        if number == layer:
+            shape = plan.shape
+            index = np.arange(shape.n_outputs).reshape(shape.out_channels, shape.out_height, shape.out_width)
+            mine = index[plan.out_first : plan.out_first + plan.channels]
+            parts.append(np.ascontiguousarray(mine.transpose(1, 2, 0)).reshape(-1))
+    return np.concatenate(parts)
