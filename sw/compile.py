@@ -22,7 +22,7 @@ from .layout import (
     Register,
 )
 from .program import Program, ProgramJob
-from .qlayers import QGRU, QLSTM, Job, QDense, QLayer, layer_jobs, result_frac
+from .qlayers import QGRU, QLSTM, Job, QConv, QDense, QLayer, layer_jobs, result_frac
 from .quantised import QuantisedNetwork
 from .schedule import Entry, schedule
 
@@ -106,6 +106,7 @@ def compile_network(network: QuantisedNetwork, parameters: Parameters | None = N
     """
     parameters = parameters or Parameters()
     layout = Layout(parameters)
+    _check_kinds(network)
     _check_sizes(network, parameters)
     source = input_address = layout.vector(network.n_inputs)
     layout.vector(network.n_inputs)         # the input's second place, right behind
@@ -143,6 +144,16 @@ def compile_network(network: QuantisedNetwork, parameters: Parameters | None = N
         cells=np.array(cell_rows, np.uint16), entries=np.array(entries, np.uint16),
         initial=_initial_writes(network, outputs, cells),
     )
+
+
+def _check_kinds(network: QuantisedNetwork) -> None:
+    for layer in network.layers:
+        if isinstance(layer, QConv):
+            raise AmacrineError(f"Layer {layer.name!r} is a convolution; this gateware has no CNN engine. "
+                                "Use the golden engine.")
+        if layer.input.rectify:
+            raise AmacrineError(f"Layer {layer.name!r} reads a recurrent layer through a ReLU; this gateware's "
+                                "encoders do not rectify. Use the golden engine.")
 
 
 def _check_sizes(network: QuantisedNetwork, parameters: Parameters) -> None:
@@ -252,7 +263,7 @@ def _initial_writes(network: QuantisedNetwork, outputs: list[int], cells: list[d
     """Register writes for initial states that are not zero (clearing has zeroed the others)."""
     writes = []
     for layer, vector, cell in zip(network.layers, outputs, cells, strict=True):
-        if isinstance(layer, QDense):
+        if isinstance(layer, QDense | QConv):
             continue
         inner = layer.initial_s if isinstance(layer, QGRU) else layer.initial_c
         for base, values in ((Register.VECTOR + vector, layer.initial_h), (Register.STATE + cell["state"], inner)):

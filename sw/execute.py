@@ -49,6 +49,7 @@ def run_golden(network: QuantisedNetwork, inputs: np.ndarray, trace: bool = Fals
         parts[-1].anticipated,
         {job: [step for part in parts for step in (part.trace or {})[job]] for job in parts[0].events}
         if trace else None,
+        {job: np.concatenate([part.conv_macs[job] for part in parts]) for job in parts[0].conv_macs},
     )
 
 
@@ -197,12 +198,19 @@ def job_stats(golden: GoldenRun, pes: int, counters: dict[str, dict[str, int]] |
         JobStats(
             job, columns=golden.columns(job), columns_skipped=golden.columns(job) - int(events.sum()),
             weight_bytes=int(golden.words(job, pes).sum()) * pes,
-            dense_bytes=golden.columns(job) * column_words(golden, job, pes) * pes,
+            dense_bytes=_dense_words(golden, job, pes) * pes,
             cycles=None if counters is None else sum(
                 count for name, count in counters[job].items() if name != "events"),
         )
         for job, events in golden.events.items()
     ]
+
+
+def _dense_words(golden: GoldenRun, job: str, pes: int) -> int:
+    """Weight words of all steps if nothing were left out; a convolution fetches all its kernels in any case."""
+    if job in golden.conv_macs:
+        return int(golden.words(job, pes).sum())
+    return golden.columns(job) * column_words(golden, job, pes)
 
 
 def thresholds_in_units(network: QuantisedNetwork) -> dict[str, float]:

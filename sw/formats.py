@@ -13,16 +13,21 @@ the output of a layer is the input of the next. The rule:
    layer, no partial sum that can overflow), those with the least noise / signal, summed over the layers, are
    taken. The layers form a chain, so dynamic programming over the formats of its vectors finds them.
 4. The weights are then rounded as ``rounding.py`` describes.
+
+For a convolution, x in all this are the windows of its input that the kernels meet. Behind average pooling over a
+window whose size is no power of two, its weights and bias are first multiplied by what the shift lacks for a mean.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
+from .conv import Conv, pool_shift, pool_size
 from .errors import AmacrineError
 from .fixed import (
     ACTIVATION_BITS,
@@ -38,10 +43,10 @@ from .fixed import (
     signed_range,
     to_fixed,
 )
-from .network import GRU, LSTM, Dense, Layer, LayerTrace, Network
+from .network import CONV_ACTIVATIONS, GRU, LSTM, Dense, Layer, LayerTrace, Network
 from .qcheck import check_layer
-from .qlayers import BOUNDED, FULL_RANGE, QGRU, QLSTM, QDense, QLayer, Source
-from .rounding import round_weights
+from .qlayers import BOUNDED, FULL_RANGE, QGRU, QLSTM, QConv, QDense, QLayer, Source
+from .rounding import round_kernels, round_weights, sample_windows
 
 HEADROOM = 2.0  # other recordings than the calibration's may be louder
 CLIPPED = 3  # candidates for weights go so many bits beyond the most that clip none,
@@ -113,10 +118,18 @@ class _Planner:
 
     def __init__(self, layer: Layer, x: np.ndarray, trace: LayerTrace):
         self.layer = layer
+        if isinstance(layer, Conv):
+            self.layer = layer = fold_pooling(layer)
+            self.output_frac = self._conv_output_frac(layer, trace)
+            self.sources: list[_Weights | _Kernels] = [_Kernels(layer, x)]
+            self.signal = self.sources[0].signal or 1.0
+            return
         self.output_frac = self._output_frac(trace.output)
         if isinstance(layer, LSTM) and trace.cell is not None:
             peak = max(np.abs(trace.cell).max(), np.abs(layer.initial_c).max())
             self.cell_frac = most_frac(peak, HEADROOM, CELL_FRACS, f"the state c of layer {layer.name!r}")
+        if isinstance(layer, Dense) and layer.input_activation == "relu":
+            x = np.maximum(x, 0.0)
         self.sources = [
             _Weights(weight, vectors)
             for weight, vectors in zip(layer_weights(layer), (x, trace.output), strict=False)
@@ -129,6 +142,17 @@ class _Planner:
             return most_frac(np.abs(y).max(), HEADROOM, ACTIVATION_FRACS, what)
         initial = float(np.abs(self.layer.initial_h).max()) if isinstance(self.layer, LSTM) else 0.0
         return most_frac(max(1.0, initial), 1.0, ACTIVATION_FRACS, what)
+
+    def _conv_output_frac(self, layer: Conv, trace: LayerTrace) -> int:
+        """Fractional bits that hold the results before pooling, from the ranges of the partial sums."""
+        what = f"the output of layer {layer.name!r}"
+        if layer.activation in BOUNDED:
+            return most_frac(1.0, 1.0, ACTIVATION_FRACS, what)
+        ends = CONV_ACTIVATIONS[layer.activation](np.stack([trace.psum_min, trace.psum_max]))  # all monotone
+        peak = float(np.abs(ends).max()) * pool_factor(layer)
+        if layer.activation == "relu6":
+            return most_frac(min(HEADROOM * peak, 6.0 * pool_factor(layer)), 1.0, ACTIVATION_FRACS, what)
+        return most_frac(peak, HEADROOM, ACTIVATION_FRACS, what)
 
     def extend(self, best: dict[int, Chain]) -> dict[int, Chain]:
         """The best chains with this layer added, for each format of its output."""
@@ -165,12 +189,13 @@ class _Planner:
         """The layer in the formats of ``plan``, checked, behind the ``layers`` before it."""
         bias = _bias(self.layer)
         sources = []
+        rectify = isinstance(self.layer, Dense) and self.layer.input_activation == "relu"
         for source, frac, gates in zip(
             self.sources, (plan.input_frac, plan.output_frac), _gates(self.layer), strict=False
         ):
             rounded, bias_change = source.rounded(plan.scale - frac)
             bias[list(gates)] += bias_change.reshape(len(gates), -1)
-            sources.append(Source(rounded, plan.scale - frac, frac, "delta", 0))
+            sources.append(Source(rounded, plan.scale - frac, frac, "delta", 0, rectify))
         layer = self._assemble(plan, sources, _fixed_bias(bias, plan.scale))
         vector_range = layers[-1].output_range if layers else FULL_RANGE
         check_layer(layer, layer.input.n, plan.input_frac, vector_range)
@@ -178,6 +203,10 @@ class _Planner:
 
     def _assemble(self, plan: Plan, sources: list[Source], bias: np.ndarray) -> QLayer:
         layer, f = self.layer, plan.output_frac
+        if isinstance(layer, Conv):
+            kernels = sources[0]
+            return QConv(layer.name, layer.shape, kernels.weight, kernels.weight_frac, kernels.input_frac,
+                         bias.reshape(-1), layer.activation, f)
         if isinstance(layer, Dense):
             return QDense(layer.name, sources[0], bias.reshape(-1), layer.activation, f)
         if isinstance(layer, GRU):  # an initial state beyond -1 to 1 saturates, as the contract says
@@ -208,8 +237,59 @@ class _Weights:
         return self._rounded[frac]
 
 
+class _Kernels:
+    """A convolution's kernels and the windows they meet on calibration maps ``x`` (T, n); otherwise like `_Weights`."""
+
+    def __init__(self, layer: Conv, x: np.ndarray):
+        self.shape, self.weight = layer.shape, layer.weight
+        self.windows = sample_windows(layer.shape, x)
+        power = np.mean(self.windows**2, axis=1)
+        self.energy = float(np.sum(self.weight**2))
+        self.signal = self._on_windows(self.weight, power)
+        self.noise: dict[int, float] = {}
+        for frac in _weight_fracs(float(np.abs(self.weight).max())):
+            error = self.weight - from_fixed(to_fixed(self.weight, frac, WEIGHT_BITS), frac)
+            self.noise[frac] = self._on_windows(error, power)
+        self._rounded: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def _on_windows(self, weight: np.ndarray, power: np.ndarray) -> float:
+        """Power of the sums that such weights make, from the power (groups, k) of the windows' elements."""
+        return float(np.sum(weight.reshape(len(power), -1, power.shape[1]) ** 2 * power[:, None]))
+
+    def rounded(self, frac: int) -> tuple[np.ndarray, np.ndarray]:
+        """Weights and change of the bias, see ``round_kernels``; kept, as many plans ask for the same."""
+        if frac not in self._rounded:
+            self._rounded[frac] = round_kernels(self.shape, self.weight, frac, self.windows)
+        return self._rounded[frac]
+
+
+def pool_factor(layer: Conv) -> float:
+    """What a shifted sum over the layer's pooling window lacks for a mean: 2^k / size; 1 unless it averages."""
+    return 2.0 ** pool_shift(layer.shape) / pool_size(layer.shape) if layer.shape.pooling == "average" else 1.0
+
+
+def fold_pooling(layer: Conv) -> Conv:
+    """The layer with ``pool_factor`` in its weights and bias.
+
+    AmacrineError for an activation that would not let the factor pass.
+    """
+    factor = pool_factor(layer)
+    if factor == 1.0:
+        return layer
+    if layer.activation in BOUNDED:
+        raise AmacrineError(f"layer {layer.name!r} averages windows of {pool_size(layer.shape)} results of "
+                            f"{layer.activation}; behind {layer.activation} a window's size must be a power of two, so "
+                            "change the size of its maps, use maximum pooling, or ReLU")
+    return replace(layer, weight=layer.weight * factor, bias=layer.bias * factor)
+
+
 def layer_weights(layer: Layer) -> list[np.ndarray]:
-    """Weights of a layer's sources: the input's and, in a recurrent layer, the recurrent ones."""
+    """Weights of a layer's sources: the input's and, in a recurrent layer, the recurrent ones.
+
+    Those of a convolution have ``pool_factor`` in them.
+    """
+    if isinstance(layer, Conv):
+        return [fold_pooling(layer).weight]
     return [layer.weight] if isinstance(layer, Dense) else [layer.weight_ih, layer.weight_hh]
 
 
@@ -234,14 +314,14 @@ def _rounding(frac: int) -> float:
 
 def _scales(layer: Layer, output_frac: int) -> range:
     """Scales of partial sums from which the layer can shift right to what it needs, finest bias first."""
-    linear = isinstance(layer, Dense) and layer.activation not in BOUNDED
+    linear = isinstance(layer, Dense | Conv) and layer.activation not in BOUNDED
     least = output_frac if linear else PRE_FRAC
     return range(least + SHIFTS[-1], least + SHIFTS[0] - 1, -1)
 
 
 def _gates(layer: Layer) -> list[tuple[int, ...]]:
     """Rows of the bias (gates, H) that each source's gates are added to."""
-    if isinstance(layer, Dense):
+    if isinstance(layer, Dense | Conv):
         return [QDense.input_gates]
     quantised = QGRU if isinstance(layer, GRU) else QLSTM
     return [quantised.input_gates, quantised.recurrent_gates]

@@ -10,14 +10,15 @@ under way is an integer below n * 2**17 * 2**7, far below the 2**53 up to which 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from .activation import sigmoid, tanh
 from .errors import AmacrineError
 from .fixed import ACTIVATION_BITS, PRE_BITS, PRE_FRAC, STATE_BITS, STATE_FRAC, requantise
-from .qlayers import BOUNDED, QGRU, QLSTM, Job, QDense, gate_rows, layer_jobs
+from .golden_conv import ConvLayer, conv_run
+from .qlayers import BOUNDED, QGRU, QLSTM, Job, QConv, QDense, QLayer, gate_rows, layer_jobs
 from .quantised import QuantisedNetwork
 
 BLOCK = 1024  # time steps computed at once; bounds the memory for partial sums, changes no result
@@ -37,6 +38,8 @@ class GoldenRun:
     events : job name to the number of events in each step, int64 (T,)
     anticipated : recurrent job to the number of its events in the step to come, known already
     trace : job name to the events of each step, or None if not asked for
+    conv_macs : convolution's job to its useful multiplications in each step, int64 (T,): those of an input that is
+        not zero with a kernel element, for a sum within the result
     """
 
     network: QuantisedNetwork
@@ -44,6 +47,7 @@ class GoldenRun:
     events: dict[str, np.ndarray]
     anticipated: dict[str, int]
     trace: dict[str, list[StepEvents]] | None
+    conv_macs: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def outputs(self) -> np.ndarray:
@@ -51,16 +55,23 @@ class GoldenRun:
         return self.vectors[self.network.layers[-1].name]
 
     def words(self, job: str, pes: int) -> np.ndarray:
-        """Weight words of ``pes`` weights fetched in each step, int64 (T,): each gate starts a new word."""
+        """Weight words of ``pes`` weights fetched in each step, int64 (T,): each gate starts a new word.
+
+        A convolution fetches all its kernels in every step.
+        """
+        if job in self.conv_macs:
+            return np.full(len(self.events[job]), -(-self.network.jobs[job].source.weight.size // pes))
         gates, height = len(self.network.jobs[job].gates), self.network.jobs[job].height
         return self.events[job] * (gates * -(-height // pes))
 
     def macs(self, job: str) -> np.ndarray:
         """Multiplications in each step, int64 (T,)."""
+        if job in self.conv_macs:
+            return self.conv_macs[job]
         return self.events[job] * self.network.jobs[job].source.rows
 
     def columns(self, job: str) -> int:
-        """Columns that the job would have in all steps if nothing were left out."""
+        """Columns (of a convolution: inputs) that the job would have in all steps if nothing were left out."""
         return len(self.events[job]) * self.network.jobs[job].source.n
 
     def columns_skipped(self, name: str | None = None) -> float:
@@ -77,10 +88,7 @@ class Golden:
 
     def __init__(self, network: QuantisedNetwork):
         self.network = network
-        self._layers = [
-            _DenseLayer(layer) if isinstance(layer, QDense) else _RecurrentLayer(layer)
-            for layer in network.layers
-        ]
+        self._layers = [_running(layer) for layer in network.layers]
 
     def reset(self) -> None:
         """Start a new sequence."""
@@ -99,9 +107,13 @@ class Golden:
         vectors: dict[str, list[np.ndarray]] = {layer.name: [] for layer in self.network.layers}
         events: dict[str, list[np.ndarray]] = {job: [] for job in self.network.jobs}
         traces: dict[str, list[StepEvents]] = {job: [] for job in self.network.jobs}
+        macs: dict[str, list[np.ndarray]] = {
+            layer.job_name: [] for layer in self._layers if isinstance(layer, ConvLayer)}
         for start in range(0, max(len(x), 1), BLOCK):
             vector = x[start : start + BLOCK].astype(np.int64)
             for layer in self._layers:
+                if isinstance(layer, ConvLayer):
+                    macs[layer.job_name].append(layer.macs(vector))
                 vector, deltas = layer.run(vector)
                 vectors[layer.q.name].append(vector.astype(np.int16))
                 for job, delta in deltas.items():
@@ -114,6 +126,7 @@ class Golden:
             {job: np.concatenate(parts).astype(np.int64) for job, parts in events.items()},
             {layer.recurrent_name: layer.anticipated() for layer in self._recurrent_layers()},
             traces if trace else None,
+            {job: np.concatenate(parts) for job, parts in macs.items()},
         )
 
     def state(self) -> dict[str, dict[str, np.ndarray]]:
@@ -132,6 +145,12 @@ def checked_inputs(network: QuantisedNetwork, x: np.ndarray) -> np.ndarray:
             f"expected int16 input vectors of shape (steps, {network.n_inputs}), not {x.dtype} {x.shape}"
         )
     return x
+
+
+def _running(layer: QLayer) -> _DenseLayer | _RecurrentLayer | ConvLayer:
+    if isinstance(layer, QConv):
+        return ConvLayer(layer)
+    return _DenseLayer(layer) if isinstance(layer, QDense) else _RecurrentLayer(layer)
 
 
 class _Encoder:
@@ -155,6 +174,7 @@ class _Encoder:
 
     def sequence(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Take in vectors (T, n); return the events and what the layer then multiplies, both (T, n)."""
+        x = np.maximum(x, 0) if self.source.rectify else x  # only here: a recurrent source never rectifies
         if self.source.encoder == "threshold":
             value = self.events(x)  # the view stays zero
             return value, value
@@ -277,6 +297,11 @@ def dense_run(network: QuantisedNetwork, x: np.ndarray) -> dict[str, np.ndarray]
     vector = checked_inputs(network, x).astype(np.int64)
     vectors = {}
     for q in network.layers:
+        if isinstance(q, QConv):
+            vector = conv_run(q, vector)
+            vectors[q.name] = vector.astype(np.int16)
+            continue
+        vector = np.maximum(vector, 0) if q.input.rectify else vector
         psums = vector @ q.input.weight.astype(np.int64).T
         if isinstance(q, QDense):
             vector = dense_cell(q, psums + q.bias)

@@ -1,6 +1,7 @@
 """A trained network as a chain of layers, in floating point, and its reference computation.
 
 A network is a chain: each layer reads the vector of the one before, once per time step.
+Convolutions come first; they read one map a step, so that a set of images is a sequence of them.
 Recurrent layers keep their state from step to step; a sequence starts from the initial state.
 
 The reference computation is float64 and follows the layers' equations literally, one step after
@@ -16,6 +17,7 @@ from typing import Literal
 
 import numpy as np
 
+from .conv import Conv, check_shape, conv_sums, pool_float
 from .errors import AmacrineError
 
 Activation = Literal["identity", "relu", "sigmoid", "tanh"]
@@ -33,11 +35,12 @@ ACTIVATIONS: dict[str, Callable[[Float], Float]] = {
     "sigmoid": sigmoid,
     "tanh": np.tanh,
 }
+CONV_ACTIVATIONS: dict[str, Callable[[Float], Float]] = {**ACTIVATIONS, "relu6": lambda x: np.clip(x, 0.0, 6.0)}
 
 
 @dataclass(frozen=True, eq=False)
 class Dense:
-    """y = activation(weight @ x + bias).
+    """y = activation(weight @ x + bias), with x first rectified (max(x, 0)) if ``input_activation`` is ``relu``.
 
     Parameters
     ----------
@@ -45,12 +48,14 @@ class Dense:
     weight : (n_outputs, n_inputs)
     bias : (n_outputs,)
     activation : ``identity``, ``relu``, ``sigmoid`` or ``tanh``
+    input_activation : ``identity`` or ``relu``; the latter for a ReLU behind a recurrent layer
     """
 
     name: str
     weight: Float
     bias: Float
     activation: Activation = "identity"
+    input_activation: Literal["identity", "relu"] = "identity"
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,22 +103,28 @@ class LSTM:
     initial_c: Float
 
 
-Layer = Dense | GRU | LSTM
+Layer = Dense | GRU | LSTM | Conv
 
 
 def layer_inputs(layer: Layer) -> int:
     """Length of the vector a layer reads."""
+    if isinstance(layer, Conv):
+        return layer.shape.n_inputs
     return (layer.weight if isinstance(layer, Dense) else layer.weight_ih).shape[1]
 
 
 def layer_outputs(layer: Layer) -> int:
     """Length of the vector a layer makes."""
+    if isinstance(layer, Conv):
+        return layer.shape.n_outputs
     return layer.weight.shape[0] if isinstance(layer, Dense) else layer.weight_hh.shape[1]
 
 
 def _expected_shapes(layer: Layer) -> dict[str, tuple[int, ...]]:
     """The shape each array of a layer must have, by field name, given its two matrices' free sizes."""
     n_inputs, n = layer_inputs(layer), layer_outputs(layer)
+    if isinstance(layer, Conv):
+        return {"weight": layer.shape.weight_shape, "bias": (layer.shape.out_channels,)}
     if isinstance(layer, Dense):
         return {"weight": (n, n_inputs), "bias": (n,)}
     if isinstance(layer, GRU):
@@ -124,7 +135,9 @@ def _expected_shapes(layer: Layer) -> dict[str, tuple[int, ...]]:
 
 
 def _check_layer(layer: Layer) -> None:
-    for matrix in ("weight",) if isinstance(layer, Dense) else ("weight_ih", "weight_hh"):
+    if isinstance(layer, Conv):
+        check_shape(layer.name, layer.shape)
+    for matrix in _matrices(layer):
         array = getattr(layer, matrix)
         if array.ndim != 2 or array.size == 0:
             raise AmacrineError(f"layer {layer.name!r}: {matrix} has shape {array.shape}, "
@@ -133,21 +146,54 @@ def _check_layer(layer: Layer) -> None:
         array = getattr(layer, field)
         if array.shape != shape:
             raise AmacrineError(f"layer {layer.name!r}: {field} has shape {array.shape}, "
-                                f"but its matrices ask for {shape}")
+                                f"but its {'geometry asks' if isinstance(layer, Conv) else 'matrices ask'} for {shape}")
         if not np.isfinite(array).all():
             raise AmacrineError(f"layer {layer.name!r}: {field} holds NaN or infinity; "
                                 "use a checkpoint from before the training diverged")
-    if isinstance(layer, Dense) and layer.activation not in ACTIVATIONS:
+    _check_activation(layer)
+
+
+def _matrices(layer: Layer) -> tuple[str, ...]:
+    """Fields that are matrices; a convolution's kernels have four axes."""
+    if isinstance(layer, Conv):
+        return ()
+    return ("weight",) if isinstance(layer, Dense) else ("weight_ih", "weight_hh")
+
+
+def _check_activation(layer: Layer) -> None:
+    if not isinstance(layer, Dense | Conv):
+        return
+    known = CONV_ACTIVATIONS if isinstance(layer, Conv) else ACTIVATIONS
+    if layer.activation not in known:
         raise AmacrineError(f"layer {layer.name!r}: activation {layer.activation!r} is not supported; "
-                            f"choose one of {', '.join(ACTIVATIONS)}")
+                            f"choose one of {', '.join(known)}")
+    if isinstance(layer, Dense) and layer.input_activation not in ("identity", "relu"):
+        raise AmacrineError(f"layer {layer.name!r}: input activation {layer.input_activation!r} is not supported; "
+                            "choose identity or relu")
 
 
-State = tuple[Float, ...]  # of one layer: () for Dense, (h,) for GRU, (h, c) for LSTM
+def _check_pair(before: Layer, after: Layer) -> None:
+    """The second layer must be able to read what the first makes."""
+    if isinstance(after, Conv) and not isinstance(before, Conv):
+        raise AmacrineError(f"layer {after.name!r} is a convolution behind layer {before.name!r}, which is none; "
+                            "convolutions must come first")
+    if layer_inputs(after) != layer_outputs(before):
+        raise AmacrineError(f"layer {after.name!r} reads {layer_inputs(after)} values, but layer "
+                            f"{before.name!r} before it makes {layer_outputs(before)}")
+    if isinstance(after, Conv) and isinstance(before, Conv):
+        a, b = after.shape, before.shape
+        reads, makes = (a.in_channels, a.in_height, a.in_width), (b.out_channels, b.out_height, b.out_width)
+        if reads != makes:
+            raise AmacrineError(f"layer {after.name!r} reads maps of {reads}, but layer {before.name!r} before it "
+                                f"makes {makes}; channels, rows and columns must be the same")
+
+
+State = tuple[Float, ...]  # of one layer: () for Dense and Conv, (h,) for GRU, (h, c) for LSTM
 
 
 def initial_state(layer: Layer) -> State:
     """The state that a sequence starts from."""
-    if isinstance(layer, Dense):
+    if isinstance(layer, Dense | Conv):
         return ()
     return (layer.initial_h,) if isinstance(layer, GRU) else (layer.initial_h, layer.initial_c)
 
@@ -160,8 +206,8 @@ class LayerTrace:
     ----------
     output : (T, n_outputs)
     psum_min, psum_max : (rows,), the range each partial sum took, bias included. Rows are those of
-        the arithmetic: n_outputs for Dense, r, z, n_input, n_hidden (4·H) for GRU, i, f, g, o (4·H)
-        for LSTM. In a GRU, bias_hh counts with the recurrent sum n_hidden.
+        the arithmetic: n_outputs for Dense, out_channels for Conv (over all positions), r, z, n_input,
+        n_hidden (4·H) for GRU, i, f, g, o (4·H) for LSTM. In a GRU, bias_hh counts with the recurrent sum n_hidden.
     state : the state after the last step
     cell : (T, H), an LSTM's cell state c after each step; None for other layers
     """
@@ -173,7 +219,14 @@ class LayerTrace:
     cell: Float | None = None
 
 
+def _trace_conv(layer: Conv, x: Float) -> LayerTrace:
+    psum = conv_sums(layer.shape, layer.weight, x) + layer.bias[:, None, None]
+    output = pool_float(layer.shape, CONV_ACTIVATIONS[layer.activation](psum))
+    return LayerTrace(output, psum.min(axis=(0, 2, 3)), psum.max(axis=(0, 2, 3)), ())
+
+
 def _trace_dense(layer: Dense, x: Float) -> LayerTrace:
+    x = ACTIVATIONS[layer.input_activation](x)
     psum = x @ layer.weight.T + layer.bias
     return LayerTrace(ACTIVATIONS[layer.activation](psum), psum.min(axis=0), psum.max(axis=0), ())
 
@@ -209,6 +262,8 @@ def _trace_lstm(layer: LSTM, x: Float, state: State) -> LayerTrace:
 
 
 def _trace_layer(layer: Layer, x: Float, state: State) -> LayerTrace:
+    if isinstance(layer, Conv):
+        return _trace_conv(layer, x)
     if isinstance(layer, Dense):
         return _trace_dense(layer, x)
     return _trace_gru(layer, x, state) if isinstance(layer, GRU) else _trace_lstm(layer, x, state)
@@ -242,9 +297,7 @@ class Network:
             seen.add(layer.name)
             _check_layer(layer)
         for before, after in pairwise(self.layers):
-            if layer_inputs(after) != layer_outputs(before):
-                raise AmacrineError(f"layer {after.name!r} reads {layer_inputs(after)} values, but layer "
-                                    f"{before.name!r} before it makes {layer_outputs(before)}")
+            _check_pair(before, after)
 
     @property
     def n_inputs(self) -> int:

@@ -6,9 +6,11 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from .conv import check_shape, pool_size
 from .errors import AmacrineError
 from .fixed import ACTIVATION_FRACS, CELL_FRACS, PSUM_BITS, SHIFTS, THETA_BITS, signed_range
-from .qlayers import QGRU, QLSTM, Job, QDense, QLayer, Range, gate_rows, layer_jobs, result_frac
+from .network import CONV_ACTIVATIONS
+from .qlayers import QGRU, QLSTM, Job, QConv, QDense, QLayer, Range, gate_rows, layer_jobs, result_frac
 
 
 def check_layer(layer: QLayer, n: int, frac: int, vector_range: Range) -> None:
@@ -19,6 +21,8 @@ def check_layer(layer: QLayer, n: int, frac: int, vector_range: Range) -> None:
     AmacrineError
         naming the layer and, for an overflow, the row of the partial sums
     """
+    if isinstance(layer, QConv):
+        _check_conv(layer)
     jobs = layer_jobs(layer)
     vectors = ((n, frac), (layer.size, layer.output_frac))  # a layer reads the one before and its own
     for (name, job), vector in zip(jobs.items(), vectors, strict=False):
@@ -34,7 +38,7 @@ def check_layer(layer: QLayer, n: int, frac: int, vector_range: Range) -> None:
     if isinstance(layer, QLSTM):
         check_frac(f"the state c of layer {layer.name!r}", layer.cell_frac, CELL_FRACS)
     scale = layer.input.scale
-    if not isinstance(layer, QDense) and layer.recurrent.scale != scale:
+    if isinstance(layer, QGRU | QLSTM) and layer.recurrent.scale != scale:
         raise AmacrineError(
             f"layer {layer.name!r}: its input has partial-sum scale {scale}, its recurrent source "
             f"{layer.recurrent.scale}; they must be equal"
@@ -57,23 +61,41 @@ def check_layer(layer: QLayer, n: int, frac: int, vector_range: Range) -> None:
 def psum_bounds(bias: np.ndarray, sources: Iterable[tuple[Job, Range]]) -> tuple[np.ndarray, np.ndarray]:
     """Least and greatest final partial sum of each row, int64 (gates * H,).
 
-    A final partial sum is bias + W·x̂, and an encoder's x̂ is an earlier x or zero, so it has x's range.
+    A final partial sum is bias + W·x̂, and an encoder's x̂ is an earlier x or zero, so it has x's range. In a
+    convolution a row is a channel, and x̂ a window of the map or, beyond its edges, zero.
     """
     low = np.array(bias, np.int64).reshape(-1)
     high = low.copy()
     for job, (least, greatest) in sources:
+        least = max(least, 0) if job.source.rectify else least
         weight = job.source.weight
+        if isinstance(job.layer, QConv):  # one row for each channel, as its sums at all positions have these bounds
+            weight = weight.reshape(len(weight), -1)
         positive = weight.sum(axis=1, where=weight > 0, dtype=np.int64)
         negative = weight.sum(axis=1, where=weight < 0, dtype=np.int64)
-        rows = gate_rows(job.gates, job.height)
+        rows = gate_rows(job.gates, len(weight) // len(job.gates))
         low[rows] += positive * least + negative * greatest
         high[rows] += positive * greatest + negative * least
     return low, high
 
 
+def _check_conv(layer: QConv) -> None:
+    check_shape(layer.name, layer.shape)
+    if layer.activation not in CONV_ACTIVATIONS:
+        raise AmacrineError(f"layer {layer.name!r}: activation {layer.activation!r} is not supported; "
+                            f"choose one of {', '.join(CONV_ACTIVATIONS)}")
+    least, greatest = layer.output_range
+    size = pool_size(layer.shape)
+    if layer.shape.pooling == "average" and size * max(-least, greatest) > signed_range(PSUM_BITS)[1]:
+        raise AmacrineError(f"layer {layer.name!r}: the sum of a pooling window of {size} results may need more than "
+                            f"{PSUM_BITS} bits; pool in two steps")
+
+
 def _arrays(layer: QLayer) -> list[tuple[str, type, tuple[int, ...]]]:
     """Fields of a layer that are arrays, with the type and shape they must have."""
     h = layer.size
+    if isinstance(layer, QConv):
+        return [("bias", np.int32, (layer.shape.out_channels,))]
     if isinstance(layer, QDense):
         return [("bias", np.int32, (h,))]
     if isinstance(layer, QGRU):
@@ -88,7 +110,12 @@ def check_frac(what: str, frac: int, allowed: range) -> None:
 
 def _check_source(name: str, job: Job, n: int, frac: int) -> None:
     source = job.source
-    shape = (len(job.gates) * job.layer.size, n)
+    if isinstance(job.layer, QConv):
+        if source.n != n:
+            raise AmacrineError(f"{name} reads maps of {source.n} elements, but gets {n}")
+        shape: tuple[int, ...] = job.layer.shape.weight_shape
+    else:
+        shape = (len(job.gates) * job.layer.size, n)
     if source.weight.dtype != np.int8 or source.weight.shape != shape or 0 in shape:
         raise AmacrineError(
             f"weights of {name} must be int8 {shape}, not empty, "
@@ -96,11 +123,13 @@ def _check_source(name: str, job: Job, n: int, frac: int) -> None:
         )
     if source.input_frac != frac:
         raise AmacrineError(f"{name} expects vectors of {source.input_frac} fractional bits but gets {frac}")
-    if source.encoder not in (("delta", "threshold") if isinstance(job.layer, QDense) else ("delta",)):
+    if source.encoder not in (("delta", "threshold") if isinstance(job.layer, QDense | QConv) else ("delta",)):
         raise AmacrineError(
             f"{name} cannot use encoder {source.encoder!r}; a Dense layer's is 'delta' or 'threshold', "
             "a recurrent layer's is 'delta', because its partial sums persist"
         )
+    if source.rectify and not isinstance(job.layer, QDense):
+        raise AmacrineError(f"{name} rectifies its vector, which only a Dense layer's source can")
     if not 0 <= source.theta < 1 << THETA_BITS:
         limit = (1 << THETA_BITS) - 1
         raise AmacrineError(f"threshold of {name} must be 0 to {limit} LSBs, not {source.theta}")

@@ -9,16 +9,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .errors import AmacrineError
 from .fixed import from_fixed
 from .formats import choose_formats, layer_weights
 from .golden import dense_run
 from .network import Network
-from .qlayers import QGRU, QLSTM, Encoder, QDense, QLayer, Source, layer_jobs
+from .qlayers import QGRU, QLSTM, Encoder, QConv, QDense, QLayer, Source, layer_jobs
 from .quantised import QuantisedNetwork
 from .thresholds import Threshold, Thresholds, check_names, parse_thresholds, theta
 
 __all__ = [
     "LayerSqnr",
+    "QConv",
     "QDense",
     "QGRU",
     "QLSTM",
@@ -37,7 +39,8 @@ def quantise(
 ) -> QuantisedNetwork:
     """Quantise ``network``.
 
-    The encoder is ``threshold`` for a Dense layer that reads the output of a ReLU, ``delta`` otherwise.
+    The encoder is ``threshold`` for a Dense layer that reads the output of a ReLU or ReLU6, ``delta`` otherwise. A
+    convolution has no threshold; it leaves out zeros only.
 
     Parameters
     ----------
@@ -66,7 +69,13 @@ def with_thresholds(network: QuantisedNetwork, thresholds: Thresholds) -> Quanti
 
 def _with_encoders(layer: QLayer, previous: QLayer | None, thresholds: Thresholds) -> QLayer:
     """``layer`` with encoders chosen and thresholds set."""
-    after_relu = isinstance(previous, QDense) and previous.activation == "relu"
+    if isinstance(layer, QConv):
+        if layer.name in thresholds or f"{layer.name}.input" in thresholds:
+            raise AmacrineError(f"layer {layer.name!r} is a convolution, which leaves out zeros only; "
+                                "give it no threshold")
+        return layer
+    after_relu = isinstance(previous, QDense | QConv) and previous.activation in ("relu", "relu6")
+    after_relu |= layer.input.rectify
     encoder: Encoder = "threshold" if after_relu and isinstance(layer, QDense) else "delta"
     first, *second = [
         replace(job.source, encoder=encoder, theta=theta(thresholds, name, job.source.input_frac))

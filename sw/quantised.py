@@ -14,7 +14,7 @@ import numpy as np
 from .errors import AmacrineError
 from .fixed import ACTIVATION_BITS, ACTIVATION_FRACS, from_fixed, to_fixed
 from .qcheck import check_frac, check_layer
-from .qlayers import FULL_RANGE, Job, QLayer, layer_jobs
+from .qlayers import FULL_RANGE, Job, QConv, QLayer, layer_jobs
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +41,12 @@ class QuantisedNetwork:
             raise AmacrineError(f"layer names of network {self.name!r} are not unique: {', '.join(names)}")
         check_frac("the network's input", self.input_frac, ACTIVATION_FRACS)
         n, frac, vector_range = self.n_inputs, self.input_frac, FULL_RANGE
+        previous: QLayer | None = None
         for layer in self.layers:
+            _check_order(previous, layer)
             check_layer(layer, n, frac, vector_range)
             n, frac, vector_range = layer.size, layer.output_frac, layer.output_range
+            previous = layer
 
     @property
     def n_inputs(self) -> int:
@@ -69,6 +72,19 @@ class QuantisedNetwork:
     def dequantise_outputs(self, y: np.ndarray) -> np.ndarray:
         """Output vectors in LSBs to real numbers, float64 of the same shape."""
         return from_fixed(y, self.output_frac)
+
+
+def _check_order(previous: QLayer | None, layer: QLayer) -> None:
+    """A convolution must be the first layer or follow another one that makes the maps it reads."""
+    if previous is None or not isinstance(layer, QConv):
+        return
+    if not isinstance(previous, QConv):
+        raise AmacrineError(f"layer {layer.name!r} is a convolution behind layer {previous.name!r}, which is none; "
+                            "convolutions must come first")
+    a, b = layer.shape, previous.shape
+    reads, makes = (a.in_channels, a.in_height, a.in_width), (b.out_channels, b.out_height, b.out_width)
+    if reads != makes:
+        raise AmacrineError(f"layer {layer.name!r} reads maps of {reads}, but layer {previous.name!r} makes {makes}")
 
 
 def checked_vectors(x: np.ndarray, n: int) -> np.ndarray:

@@ -12,11 +12,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from .conv import windows
+from .convolution import ConvShape
 from .fixed import WEIGHT_BITS, from_fixed, to_fixed
 
 #: Share of the vectors' mean variance that is added to each element's own: the more, the less is trusted to
 #: correlations that the calibration data may show only by chance. Chosen on data that was held out.
 DAMPING = 0.1
+SAMPLES = 8192  # windows of a convolution's input that its rounding goes by
+STEPS = 256  # maps that they are taken from, if there are so many and each has enough of them
 BLOCK = 64  # columns after which the others are brought up to date, by one matrix product; changes no result
 
 
@@ -47,3 +51,37 @@ def round_weights(weight: np.ndarray, frac: int, x: np.ndarray) -> tuple[np.ndar
             remaining[:, later] -= error[:, None] * carry[column, later]
         remaining[:, block.stop :] -= errors @ carry[block, block.stop :]
     return rounded, (weight - from_fixed(rounded, frac)) @ mean
+
+
+def sample_windows(shape: ConvShape, x: np.ndarray) -> np.ndarray:
+    """About SAMPLES windows of maps ``x`` (T, n_inputs), float64 (groups, samples, k); the same on every call."""
+    positions = shape.conv_height * shape.conv_width
+    steps = min(len(x), max(STEPS, -(-SAMPLES // positions)))
+    each = min(positions, -(-SAMPLES // steps))
+    rng = np.random.default_rng(0)
+    parts = []
+    for step in np.linspace(0, len(x) - 1, steps).astype(int):
+        picked = np.sort(rng.choice(positions, each, replace=False))
+        parts.append(windows(shape, x[step : step + 1])[0][:, :, picked])
+    return np.concatenate(parts, axis=2).transpose(0, 2, 1)
+
+
+def round_kernels(
+    shape: ConvShape, weight: np.ndarray, frac: int, samples: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """``round_weights`` for a convolution, each group by itself.
+
+    Parameters
+    ----------
+    weight : as ``ConvShape.weight_shape``
+    samples : (groups, samples, k), from ``sample_windows``
+
+    Returns
+    -------
+    rounded : int8, the shape of ``weight``
+    bias_change : float64 (out_channels,)
+    """
+    grouped = weight.reshape(shape.groups, shape.out_channels // shape.groups, -1)
+    pairs = [round_weights(*pair) for pair in zip(grouped, [frac] * shape.groups, samples, strict=True)]
+    rounded = np.concatenate([pair[0] for pair in pairs]).reshape(weight.shape)
+    return rounded, np.concatenate([pair[1] for pair in pairs])

@@ -10,6 +10,7 @@ import numpy as np
 
 from . import nsnet2, silero
 from .audio import read_wav, si_sdr, write_wav
+from .conv import Conv
 from .errors import AmacrineError
 from .files import write_atomically
 from .network import Dense, Network
@@ -179,5 +180,5 @@ def check_threshold_names(network: Network, thresholds: Thresholds) -> None:
     """Refuse thresholds for what the network does not have, before it is quantised."""
     check_names(thresholds, [
         f"{layer.name}.{source}" for layer in network.layers
-        for source in (("input",) if isinstance(layer, Dense) else ("input", "recurrent"))
+        for source in (("input",) if isinstance(layer, Dense | Conv) else ("input", "recurrent"))
     ])
