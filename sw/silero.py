@@ -24,6 +24,7 @@ from numpy.random import RandomState
 from onnx import numpy_helper
 
 from .convolution import ConvShape
+from .equalise import equalise
 from .files import package_file
 from .network import LSTM, Conv, Dense, Network
 from .signals import NOISES, add_noise, speech_like
@@ -37,7 +38,7 @@ N_BINS = FFT_LENGTH // 2 + 1
 SPECTRA = 4  # in a frame
 DECISION = 0.5  # probability from which on a frame counts as speech
 CONV_STRIDES = (1, 2, 2, 1)
-THRESHOLDS = parse_thresholds("lstm.input=0.05,lstm.recurrent=0.05")
+THRESHOLDS = parse_thresholds("lstm.input=0.03,lstm.recurrent=0.05")
 
 
 def model_path() -> Path:
@@ -74,7 +75,7 @@ def load_network() -> Network:
     layers.append(LSTM("lstm", given["decoder.rnn.weight_ih"], weight_hh, bias, zeros, zeros))
     layers.append(Dense("final", given["decoder.decoder.2.weight"][:, :, 0], given["decoder.decoder.2.bias"], "sigmoid",
                         input_activation="relu"))
-    return Network("silero-vad", tuple(layers))
+    return equalise(Network("silero-vad", tuple(layers)))
 
 
 def features(samples: np.ndarray) -> np.ndarray:
@@ -101,14 +102,14 @@ def segments(probabilities: np.ndarray) -> list[tuple[float, float]]:
 
 
 def calibration_features() -> np.ndarray:
-    """Features (T, 516) that span what a microphone can deliver, to choose number formats from.
+    """Features (T, 516) of what a microphone delivers, to choose number formats from; louder input saturates.
 
-    Synthetic speech from 0 to −40 dB below full scale, alone and in all kinds of noise, and silence. Same result
+    Synthetic speech from −10 to −40 dB of full scale, alone and in all kinds of noise, and silence. Same result
     everywhere, no file needed.
     """
     rng = RandomState(129)
     sounds = [np.zeros(RATE_HZ // 4)]
-    for level_db in (0, -20, -40):
+    for level_db in (-10, -20, -40):
         for make_noise in NOISES.values():
             speech = speech_like(RATE_HZ, RATE_HZ, rng)
             noisy = add_noise(speech, make_noise(speech, RATE_HZ, rng), rng.uniform(0, 25))

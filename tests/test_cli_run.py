@@ -255,3 +255,22 @@ def test_bench_area(tmp_path, monkeypatch):
     lines = result.stdout.splitlines()
     assert lines[0].split() == list(rows[0])
     assert lines[-2:] == ["8 PEs: 110.0 MHz, median of 3", "16 PEs: 118.0 MHz, median of 3"]
+
+
+def test_silero_vad(tmp_path):
+    """Segments on the terminal, probabilities in a file, a picture, and the same with golden and float."""
+    from amacrine.sw import silero
+    from amacrine.sw.signals import speech_like
+
+    samples = np.concatenate([np.zeros(8000), 0.2 * speech_like(32_000, silero.RATE_HZ, np.random.RandomState(2))])
+    sound, out, picture = tmp_path / "speech.wav", tmp_path / "p.npy", tmp_path / "p.png"
+    soundfile.write(sound, samples, silero.RATE_HZ)
+    results = {}
+    for engine in ("float", "golden"):
+        result = succeed("run", "silero-vad", sound, "--out", out, "--picture", picture, "--engine", engine)
+        results[engine] = np.load(out)[:, 0]
+        assert results[engine].shape == (79,)
+        assert picture.read_bytes().startswith(b"\x89PNG")
+        found = [line for line in result.stdout.splitlines() if line.startswith("speech from")]
+        assert len(found) == len(silero.segments(results[engine]))
+    assert np.abs(results["golden"] - results["float"]).mean() < 0.05
