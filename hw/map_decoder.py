@@ -141,14 +141,15 @@ class MapDecoder(wiring.Component):
 
     One element or row end a cycle. Map words are read ahead of values, one a cycle, and those without non-zero
     elements vanish before the queue, so there are no gaps while words have one or more on average; an
-    all-zero map takes a cycle a map word. With several slabs, each change of slab costs about 6 cycles
-    until the next element, and takes at least 9 after the one before. Latency 14 cycles from a job to its first
-    element; the next job is taken while the elements of the last row are still sent.
+    all-zero map takes a cycle a map word. With several slabs, 5 cycles pass between the last element of one and the
+    first of the next, and at least 9 between two changes of slab. Latency 14 cycles from a job to its first
+    element. The next job is taken, and its slab fetched, while the last elements of the one before are still sent; if
+    these take long enough, its own follow 5 cycles after them.
 
     Parameters
     ----------
     params : ConvParameters
-        Depths of feature memory. One block RAM and two queues of 16 in LUT RAM; about 700 LUTs.
+        Depths of feature memory. One block RAM and two queues of 16 in LUT RAM; about 900 LUTs.
 
     Members
     -------
@@ -226,7 +227,7 @@ class MapDecoder(wiring.Component):
                 with m.If(words.room):
                     m.d.sync += [
                         self.map_address.eq(self.map_address + 1), word.eq(word + 1), channel.eq(channel + MAP_BITS),
-                        flat.eq(flat + Mux(ends_position, slab.last_elements, MAP_BITS)), row.eq(row + ends_row),
+                        flat.eq(flat + Mux(ends_position, slab.last_elements, MAP_BITS)),
                     ]
                     with m.If(ends_position):
                         m.d.sync += [word.eq(0), channel.eq(slab.first_channel), x.eq(x + 1)]
@@ -234,6 +235,8 @@ class MapDecoder(wiring.Component):
                         m.d.sync += x.eq(0)
                         with m.If(~single):
                             m.next = "SLAB"
+                    with m.If(ends_row):
+                        m.d.sync += row.eq(row + 1)
                     with m.If(ends_map):
                         m.next = "IDLE"
         m.d.sync += [
@@ -248,25 +251,27 @@ class MapDecoder(wiring.Component):
     def _send_elements(self, m, cursor, words, features):
         """Takes a word at a time from the queue apart; tells whether it has one."""
         word, has_word = Signal(WORD), Signal()         # `bits` are those not sent yet
-        rest, lowest = Signal(MAP_BITS), Signal(MAP_BITS)
-        element, sends, done = Signal(), Signal(), Signal()
+        # Kept beside the word, since much hangs on them: `bits` without the lowest one, and whether there is any.
+        rest, element = Signal(MAP_BITS), Signal()
+        sends, done = Signal(), Signal()
         m.d.comb += [
-            rest.eq(word.bits & (word.bits - 1)), lowest.eq(word.bits & ~rest), element.eq(word.bits.any()),
             # A row end that comes with elements takes a cycle of its own after them.
-            done.eq((rest == 0) & ~(element & word.row_end)),
+            done.eq(~(rest.any() | (element & word.row_end))),
             sends.eq(has_word & features.room), words.ready.eq(~has_word | (sends & done)),
             self.value_enable.eq(sends & element), cursor.value.eq(self.value_address),
         ]
         with m.If(words.ready):
-            m.d.sync += [word.eq(words.p), has_word.eq(words.valid)]
+            m.d.sync += [word.eq(words.p), has_word.eq(words.valid),
+                         rest.eq(_without_lowest(words.p.bits)), element.eq(words.p.bits.any())]
         with m.Elif(sends):
-            m.d.sync += word.bits.eq(rest)
+            m.d.sync += [word.bits.eq(rest), rest.eq(_without_lowest(rest)), element.eq(rest.any())]
         m.d.sync += self.value_address.eq(self.value_address + self.value_enable)
         with m.If(cursor.advance):
             m.d.sync += self.value_address.eq(cursor.slab.value)
 
         valid, index = Signal(2), Signal(range(MAP_BITS))
         asked, came = Signal(FEATURE), Signal(FEATURE)      # an element on its two stages to the queue
+        lowest = word.bits & ~rest
         m.d.sync += [
             valid.eq(Cat(sends, valid[0])),
             index.eq(Cat(_one_of(lowest[bit] for bit in range(MAP_BITS) if bit >> place & 1) for place in range(4))),
@@ -281,3 +286,7 @@ class MapDecoder(wiring.Component):
 
 def _one_of(bits):
     return reduce(or_, bits)
+
+
+def _without_lowest(bits):
+    return bits & (bits - 1)

@@ -30,7 +30,7 @@ class MapEncoder(wiring.Component):
     params : ConvParameters
         Depths of feature memory.
     lanes : int
-        Elements of a chunk, a power of two up to 16. Costs about 30 LUTs each.
+        Elements of a chunk, a power of two up to 16. Costs about 20 LUTs each, and 100 for all.
 
     Members
     -------
@@ -72,20 +72,21 @@ class MapEncoder(wiring.Component):
     def _send_values(self, m, takes, nonzero, free):
         """Keeps a chunk until its non-zero values are sent, from the lowest lane up; `free` when it can be replaced."""
         values, pending = Signal(data.ArrayLayout(ACTIVATION, self.lanes)), Signal(self.lanes)
-        rest, lowest, moves = Signal(self.lanes), Signal(self.lanes), Signal()
+        rest = Signal(self.lanes)           # `pending` without the lowest one; kept, so that `free` comes early
+        moves, lowest = Signal(), pending & ~rest
         address, chosen = Signal(range(self.params.value_depth)), 0
         for lane in range(self.lanes):      # an OR of one-hot choices; a priority multiplexer would be slow
             chosen |= values[lane].as_unsigned() & lowest[lane].replicate(16)
         m.d.comb += [
-            rest.eq(pending & (pending - 1)), lowest.eq(pending & ~rest),
             moves.eq(~self.value.valid | self.value.ready),
-            free.eq(~pending.any() | (moves & (rest == 0))),
+            free.eq(~rest.any() & (moves | ~pending.any())),
         ]
         with m.If(moves):
             m.d.sync += [self.value.valid.eq(pending.any()), self.value.p.address.eq(address),
-                         self.value.p.value.eq(chosen), address.eq(address + pending.any()), pending.eq(rest)]
+                         self.value.p.value.eq(chosen), address.eq(address + pending.any()),
+                         pending.eq(rest), rest.eq(rest & (rest - 1))]
         with m.If(takes):
-            m.d.sync += [values.eq(self.chunk.p.values), pending.eq(nonzero)]
+            m.d.sync += [values.eq(self.chunk.p.values), pending.eq(nonzero), rest.eq(nonzero & (nonzero - 1))]
         with m.If(self.start):
             m.d.sync += address.eq(self.job.value)
         return pending

@@ -13,6 +13,8 @@ from amacrine.sim import cocotb_runner
 from amacrine.sw.conv_layout import ConvParameters
 
 PARAMETERS = ConvParameters(macs=16, value_depth=8192, map_depth=2048)
+LARGE = ConvParameters(macs=64, value_depth=1 << 17, map_depth=1 << 12)
+"""So large that values have addresses above 16 bits."""
 MEMORY = ConvParameters(value_depth=64, map_depth=16)
 ENCODER_LANES = (1, 4, 16)
 
@@ -57,7 +59,7 @@ class FrontEnd(wiring.Component):
     """All components; port `p` of component `c` is `c__p`."""
 
     def __init__(self):
-        self.parts = {"memory": FeatureMemory(MEMORY), "loop": Loop(PARAMETERS)}
+        self.parts = {"memory": FeatureMemory(MEMORY), "loop": Loop(PARAMETERS), "large": Loop(LARGE)}
         self.parts |= {f"encoder{lanes}": MapEncoder(PARAMETERS, lanes) for lanes in ENCODER_LANES}
         super().__init__({name: Out(part.signature) for name, part in self.parts.items()})
 
