@@ -5,6 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import Out, connect, flipped
 
 from amacrine.hw.conv_macs import ConvMacs
+from amacrine.hw.scatter import Scatter
 from amacrine.sim import cocotb_runner
 from amacrine.sw.conv_layout import ConvParameters
 
@@ -13,6 +14,11 @@ MACS = {
     4: ConvParameters(macs=4, kernel_depth=64, psum_depth=16),
     16: ConvParameters(macs=16, kernel_depth=1024, psum_depth=64),
 }
+#: roomier, for whole convolutions
+SCATTER = {
+    4: ConvParameters(macs=4, kernel_depth=8192, psum_depth=1024),
+    16: ConvParameters(macs=16, kernel_depth=4096, psum_depth=512),
+}
 
 
 class ConvCore(wiring.Component):
@@ -20,6 +26,7 @@ class ConvCore(wiring.Component):
 
     def __init__(self):
         self.parts = {f"macs{macs}": ConvMacs(params) for macs, params in MACS.items()}
+        self.parts |= {f"scatter{macs}": Scatter(params) for macs, params in SCATTER.items()}
         super().__init__({name: Out(part.signature) for name, part in self.parts.items()})
 
     def elaborate(self, platform):
