@@ -351,7 +351,7 @@ def build_training_norm(graph):
     (build_wrong_channels, "Conv node 'y_node': its kernels read 3 channels, but it gets 4"),
     (build_one_axis, "Conv node 'y_node': its kernels have not as many axes as its input"),
     (build_computed_kernels, "Conv node 'y_node': its weights or biases are not constants"),
-    (build_overlapping_pool, "MaxPool node 'y_node': it pools 3x3 with stride 2x2 and pads (0, 0, 0, 0) on maps of 6x6; only"),
+    (build_overlapping_pool, "MaxPool node 'y_node': it pools 3x3 with stride 2x2 and pads (0, 0, 0, 0) on maps"),
     (build_padded_pool, "AveragePool node 'y_node': it pools 2x2 with stride 2x2 and pads (1, 1, 1, 1) on maps of 6x6"),
     (build_ceiling_pool, "MaxPool node 'y_node': it pools 2x2 with stride 2x2 and pads (0, 0, 0, 0) on maps of 5x5"),
     (build_dilated_pool, "MaxPool node 'y_node': dilations 2x2 are not supported"),
