@@ -60,9 +60,14 @@ def pool_shift(shape: ConvShape) -> int:
 
 def check_shape(name: str, shape: ConvShape) -> None:
     """Refuse a geometry that no convolution here has, by AmacrineError that names the layer and the way out."""
-    problem = _size_problem(shape) or _pooling_problem(shape)
+    problem = shape_problem(shape)
     if problem:
         raise AmacrineError(f"layer {name!r}: {problem}")
+
+
+def shape_problem(shape: ConvShape) -> str | None:
+    """What is wrong with a geometry, and the way out; None if nothing is."""
+    return _size_problem(shape) or _pooling_problem(shape)
 
 
 def _size_problem(s: ConvShape) -> str | None:

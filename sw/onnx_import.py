@@ -1,9 +1,11 @@
-"""Import of ONNX models that are one chain of dense and recurrent layers.
+"""Import of ONNX models that are one chain of convolutions, dense and recurrent layers.
 
 An open batch axis of the input is walked with size 1 and open time with PROBE_STEPS. Which of two
 open axes is time the recurrent layers decide: each choice is tried, and if none succeeds, the one
 that got furthest tells why. Recurrent state that the caller would pass in is taken as zero, as it is
 at the start of a sequence; the network carries it from step to step by itself.
+
+In a model with convolutions, the first axis is the steps, one map each, whatever it is called there.
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ from onnx.external_data_helper import load_external_data_for_model
 
 from .errors import AmacrineError
 from .network import Network
+from .onnx_maps import MAP_OPERATORS
 from .onnx_nodes import ONNX_FAULTS, refuse
-from .onnx_walk import FLOATS, FOLDABLE, LAYER_OPERATORS, PROBE_STEPS, BatchError, Walk
+from .onnx_walk import FLOATS, FOLDABLE, LAYER_OPERATORS, PROBE_MAPS, PROBE_STEPS, BatchError, Walk
 
 OLDEST_OPSET = 7  # before it, Add and Dropout had other meanings
 
@@ -85,20 +88,22 @@ def _opset(model: onnx.ModelProto) -> int:
 def _import(model: onnx.ModelProto, name: str) -> Network:
     constants = {tensor.name: _to_array(tensor) for tensor in model.graph.initializer}
     failures: list[tuple[int, AmacrineError]] = []  # with the number of nodes walked before
+    has_maps = any(node.op_type in MAP_OPERATORS for node in model.graph.node)
     for tensor in model.graph.input:
         if tensor.name in constants:  # up to IR version 3, initializers are inputs too
             continue
-        try:
-            shapes = _probe_shapes(tensor)
-        except AmacrineError as error:
-            failures.append((-1, error))
-            continue
-        for shape in shapes:
-            walk = Walk(model.graph, _opset(model), constants, tensor.name, shape)
+        for is_image in (True, False) if has_maps else (False,):
             try:
-                return walk.network(name)
+                shapes = [_map_shape(tensor)] if is_image else _probe_shapes(tensor)
             except AmacrineError as error:
-                failures.append((walk.position, error))
+                failures.append((0 if is_image else -1, error))
+                continue
+            for shape in shapes:
+                walk = Walk(model.graph, _opset(model), constants, tensor.name, shape, is_image)
+                try:
+                    return walk.network(name)
+                except AmacrineError as error:
+                    failures.append((walk.position, error))
     if not failures:
         raise AmacrineError("its graph has no input; export the model with its input as an argument")
     raise max(failures, key=lambda failure: (failure[0], not isinstance(failure[1], BatchError)))[1]
@@ -109,6 +114,20 @@ def _to_array(tensor: onnx.TensorProto) -> np.ndarray:
         return numpy_helper.to_array(tensor)
     except ONNX_FAULTS as error:
         raise AmacrineError(f"initializer {tensor.name!r} is damaged ({error}); export it again") from error
+
+
+def _map_shape(tensor: onnx.ValueInfoProto) -> tuple[int, ...]:
+    """The shape to try for the input of a network of maps."""
+    dims = tensor.type.tensor_type.shape.dim
+    if tensor.type.tensor_type.elem_type not in FLOATS or len(dims) < 2:
+        raise AmacrineError(f"graph input {tensor.name!r} is not a floating-point tensor with an axis of steps and "
+                            "others for a map; export a model that reads one map a step")
+    count, *sides = (dim.dim_value or None for dim in dims)
+    fixed = [side for side in sides if side is not None]
+    if len(fixed) < len(sides):
+        raise AmacrineError(f"graph input {tensor.name!r} has an open axis beside the first; a convolution reads maps "
+                            "of fixed size, one a step, so export it with the size of its maps fixed")
+    return (count or PROBE_MAPS, *fixed)
 
 
 def _probe_shapes(tensor: onnx.ValueInfoProto) -> list[tuple[int, ...]]:

@@ -19,10 +19,12 @@ from typing import Literal
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto
 
+from . import onnx_maps as maps
 from .errors import AmacrineError
 from .network import GRU, LSTM, Dense, Layer, Network
 from .onnx_nodes import attributes_of, check_recurrent_attributes, evaluate, node_name, refuse, reorder_gates
 
+PROBE_MAPS = 13  # stands for an open number of maps, of which a step may have many elements
 PROBE_STEPS = 211  # stands for an open number of steps; a prime that no model has as a size of its own
 LARGEST_UNIT_MATRIX = 2048  # an activation on its own costs width² weights
 
@@ -32,7 +34,8 @@ FOLDABLE = MOVES | {"Add", "Constant", "ConstantOfShape", "Div", "Equal", "Mul",
                     "Shape", "Size", "Sub", "Where"}
 ACTIVATION_OF: dict[str, Literal["relu", "sigmoid", "tanh"]] = {
     "Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh"}
-LAYER_OPERATORS = {"Add", "Dropout", "GRU", "Gemm", "LSTM", "MatMul"} | ACTIVATION_OF.keys()
+LAYER_OPERATORS = ({"Add", "BatchNormalization", "Clip", "Dropout", "GRU", "Gemm", "LSTM", "MatMul", "Pad"}
+                   | ACTIVATION_OF.keys() | maps.MAP_OPERATORS)
 FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
 ONLY_CHAINS = "only a chain without branches is supported"
 
@@ -49,6 +52,7 @@ class Data:
     width: int  # features of a vector
     version: int  # of the chain when they were made; older ones may not be read again
     is_final: bool = False  # a recurrent layer's last hidden state
+    pads: maps.Pads = (0, 0, 0, 0)  # zeros around the map that the next convolution has to add
 
 
 @dataclass(frozen=True)
@@ -65,16 +69,19 @@ class Walk:
     """One walk through a graph, with one input as the data and one choice of its axes' sizes."""
 
     def __init__(self, graph: GraphProto, opset: int, constants: dict[str, np.ndarray], data_input: str,
-                 shape: tuple[int, ...]) -> None:
+                 shape: tuple[int, ...], is_image: bool = False) -> None:
+        """With ``is_image``, the first axis of ``shape`` is the steps, and all others are features; else the last."""
         self.graph, self.opset = graph, opset
         self.layers: list[Layer] = []
         self.version = 0  # counts changes of the chain's end
         self.position = 0  # nodes done
-        self.n_steps = int(np.prod(shape[:-1]))
+        self.is_image = is_image
+        self.n_steps = int(np.prod(shape[:1] if is_image else shape[:-1]))
+        self.rectifier: Layer | None = None  # a unit matrix with ReLU; a dense layer behind it can do without
         self.values: dict[str, Value] = {tensor.name: State(is_final=False) for tensor in graph.input}
         self.values.update(constants)
-        probe = np.arange(self.n_steps * shape[-1]).reshape(shape)
-        self.values[data_input] = Data(probe, shape[-1], self.version)
+        probe = np.arange(int(np.prod(shape))).reshape(shape)
+        self.values[data_input] = Data(probe, probe.size // self.n_steps, self.version)
 
     def network(self, name: str) -> Network:
         """Walk the graph; AmacrineError names the node or output that does not fit into a chain."""
@@ -96,7 +103,7 @@ class Walk:
         if node.op_type in FOLDABLE and len(constants) == len(values):
             return evaluate(node, constants, self.opset)
         if node.op_type == "Shape" and isinstance(values[0], Data):
-            return evaluate(node, [values[0].probe], self.opset)
+            return evaluate(node, [self.data(node, values[0]).probe], self.opset)
         if node.op_type in MOVES:
             return self.move(node, values)
         if node.op_type == "Dropout":
@@ -111,6 +118,19 @@ class Walk:
             return [self.activation(node, values[0])]
         if node.op_type in ("GRU", "LSTM"):
             return self.recurrent(node, values)
+        return [self.visit_map(node, values)]
+
+    def visit_map(self, node: NodeProto, values: list[Value]) -> Data:
+        if node.op_type == "Conv":
+            return maps.conv(self, node, values)
+        if node.op_type in maps.POOLING:
+            return maps.pool(self, node, values[0])
+        if node.op_type == "BatchNormalization":
+            return maps.batch_norm(self, node, values)
+        if node.op_type == "Pad":
+            return maps.pad(self, node, values)
+        if node.op_type == "Clip":
+            return maps.clip(self, node, values)
         refuse(node, f"operator {node.op_type} is supported only on constants and sizes, not on the data")
 
     # What changes no number
@@ -125,6 +145,7 @@ class Walk:
         refuse(node, f"it joins several computed tensors; {ONLY_CHAINS}")
 
     def move_data(self, node: NodeProto, data: Data, values: list[Value]) -> Sequence[Value]:
+        self.data(node, data)
         if node.op_type == "Cast":
             if attributes_of(node)["to"] not in FLOATS:
                 refuse(node, "it turns the data into integers; keep them floating-point")
@@ -137,10 +158,13 @@ class Walk:
         return [replace(data, probe=probe) for probe in moved]
 
     def check_order(self, node: NodeProto, probe: np.ndarray, width: int) -> None:
-        """All steps in order, or the last alone, with the features in order on the last axis."""
+        """All steps in order, or the last alone, with the features in order on the last axis.
+
+        Maps may change their axes; the layer that reads them looks whether these suit it.
+        """
         numbers = np.arange(self.n_steps * width)
         is_kept = any(np.array_equal(probe.ravel(), part) for part in (numbers, numbers[-width:]))
-        if not is_kept or (width > 1 and probe.shape[-1:] != (width,)):
+        if not is_kept or (width > 1 and not self.is_image and probe.shape[-1:] != (width,)):
             refuse(node, "it moves, adds or leaves out features or time steps, which a chain that runs step "
                          "by step cannot; only batch, direction and time axes may be rearranged")
 
@@ -152,28 +176,42 @@ class Walk:
 
     # Layers
 
-    def data(self, node: NodeProto, value: Value) -> Data:
+    def data(self, node: NodeProto, value: Value, padded: bool = False) -> Data:
         if isinstance(value, State):
             refuse(node, f"it computes with a recurrent state or a second graph input; {ONLY_CHAINS}")
         if not isinstance(value, Data):
             refuse(node, "its first input is a constant, but must be the network's data")
+        if any(value.pads) and not padded:
+            refuse(node, "it follows a Pad node, behind which only a convolution is supported")
         return value
 
     def chain_end(self, node: NodeProto, value: Value) -> Data:
-        """The data a layer reads, which must be what the layer before it made."""
-        data = self.data(node, value)
+        """The vectors a layer reads, which must be what the layer before it made."""
+        return self.check_features(node, self.chain_data(node, value))
+
+    def chain_data(self, node: NodeProto, value: Value, padded: bool = False) -> Data:
+        """What the layer before made, whatever its axes; with zeros to come around it only if ``padded``."""
+        data = self.data(node, value, padded)
         if data.version != self.version:
             refuse(node, f"it branches off: its input has already been read by another layer; {ONLY_CHAINS}")
+        return data
+
+    def check_features(self, node: NodeProto, data: Data) -> Data:
+        """The features must be the last axis."""
         if data.probe.shape[-1:] != (data.width,):
             refuse(node, f"the last axis of its input is not the {data.width} features")
         return data
 
     def extend(self, layer: Layer, data: Data, width: int) -> Data:
         """Append a layer that keeps the leading axes; returns what it makes."""
-        self.layers.append(layer)
-        self.version += 1
         steps = data.probe.reshape(-1, data.width)[:, :1] // data.width
         probe = (steps * width + np.arange(width)).reshape(*data.probe.shape[:-1], width)
+        return self.append(layer, probe, width)
+
+    def append(self, layer: Layer, probe: np.ndarray, width: int) -> Data:
+        """Append a layer; returns what it makes, with the given probe."""
+        self.layers.append(layer)
+        self.version += 1
         return Data(probe, width, self.version)
 
     def unique_name(self, node: NodeProto) -> str:
@@ -192,7 +230,11 @@ class Walk:
         if n_inputs != data.width:
             refuse(node, f"it reads vectors of {n_inputs}, but gets {data.width} features")
         full_bias = self.bias_row(node, np.zeros(1) if bias is None else bias, n_outputs)
-        layer = Dense(self.unique_name(node), weight.T.astype(np.float64), full_bias)
+        is_rectified = bool(self.layers) and self.layers[-1] is self.rectifier
+        if is_rectified:
+            self.layers.pop()
+        layer = Dense(self.unique_name(node), weight.T.astype(np.float64), full_bias,
+                      input_activation="relu" if is_rectified else "identity")
         return self.extend(layer, data, n_outputs)
 
     def bias_row(self, node: NodeProto, bias: np.ndarray, width: int) -> np.ndarray:
@@ -225,8 +267,15 @@ class Walk:
         return replace(data, probe=data.probe.reshape(new_axes + data.probe.shape))
 
     def activation(self, node: NodeProto, value: Value) -> Data:
-        layer, data = self.linear_end(node, self.chain_end(node, value))
-        return self.extend(replace(layer, activation=ACTIVATION_OF[node.op_type]), data, data.width)
+        data, function = self.chain_data(node, value), ACTIVATION_OF[node.op_type]
+        on_map = maps.activation(self, node, data, function)
+        if on_map is not None:
+            return on_map
+        is_recurrent = bool(self.layers) and isinstance(self.layers[-1], GRU | LSTM)
+        layer, data = self.linear_end(node, self.check_features(node, data))
+        layer = replace(layer, activation=function)
+        self.rectifier = layer if is_recurrent and function == "relu" else None
+        return self.extend(layer, data, data.width)
 
     def linear_end(self, node: NodeProto, data: Data) -> tuple[Dense, Data]:
         """Take the dense layer off the chain's end if it has no activation yet, else a new unit matrix."""
@@ -302,9 +351,11 @@ class Walk:
         ends = [name for name, value in vectors.items() if not value.is_final] or list(vectors)
         ends.sort(key=lambda name: vectors[name].version)
         if not self.layers or not ends:
-            raise AmacrineError("its graph holds no layer that leads to an output; export a network of dense "
-                                "or recurrent layers")
+            raise AmacrineError("its graph holds no layer that leads to an output; export a network of "
+                                "convolutions, dense or recurrent layers")
         end = vectors[ends[-1]]
+        if any(end.pads):
+            raise AmacrineError(f"graph output {ends[-1]!r} is padded; end the network with a layer")
         for name, value in found.items():
             if name != ends[-1] and not (isinstance(value, Data | State) and value.is_final):
                 raise AmacrineError(f"graph output {name!r} is neither the end of the chain nor a final "

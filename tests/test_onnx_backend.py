@@ -1,12 +1,13 @@
 """The onnx package's own node tests, as far as they concern operators that the importer knows.
 
 Each case is listed by name below, under what must become of it, so that none is skipped unseen. They
-are one-node models, and three views of them are tested:
+are one-node models, and four views of them are tested:
 
 layers    The node is a layer: the first input is the data, all others become weights.
 recurrent Recurrent cases have three sequences in a batch, which is refused; they are run one by one.
 moves     The node moves data or constants about. With data, a Relu follows, so that there is a layer;
           with constants only, its result is the weight of a MatMul.
+maps      The node is a convolution, pools, or belongs to one of these: the first input is the data.
 """
 
 import functools
@@ -26,6 +27,8 @@ from amacrine.sw.onnx_import import load_onnx
 LAYERS = ["Add", "GRU", "Gemm", "LSTM", "MatMul", "Relu", "Sigmoid", "Tanh"]
 MOVES = ["Concat", "Constant", "ConstantOfShape", "Dropout", "Expand", "Flatten", "Gather", "Identity",
          "Reshape", "Shape", "Slice", "Squeeze", "Transpose", "Unsqueeze"]
+
+MAPS = ["AveragePool", "BatchNormalization", "Clip", "Conv", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "Pad"]
 
 LAYERS_THAT_RUN = """
 add_bcast gemm_alpha gemm_beta gemm_default_no_bias gemm_default_scalar_bias
@@ -95,13 +98,46 @@ CONSTANT_MOVES_REFUSED = {
 NO_TENSORS = ["identity_opt", "identity_sequence"]  # of a kind that cannot be a constant
 
 
+MAPS_THAT_RUN = """
+averagepool_2d_precomputed_strides basic_conv_with_padding basic_conv_without_padding conv_with_autopad_same
+conv_with_strides_and_asymmetric_padding conv_with_strides_no_padding conv_with_strides_padding globalaveragepool
+globalaveragepool_precomputed globalmaxpool globalmaxpool_precomputed maxpool_2d_precomputed_strides
+""".split()
+
+MAPS_REFUSED = dict.fromkeys("""
+averagepool_1d_default averagepool_2d_ceil averagepool_2d_ceil_last_window_starts_on_pad averagepool_2d_default
+averagepool_2d_pads averagepool_2d_pads_count_include_pad averagepool_2d_precomputed_pads
+averagepool_2d_precomputed_pads_count_include_pad averagepool_2d_precomputed_same_upper averagepool_2d_same_lower
+averagepool_2d_same_upper averagepool_2d_strides maxpool_1d_default maxpool_2d_ceil
+maxpool_2d_ceil_output_size_reduce_by_one maxpool_2d_default maxpool_2d_pads maxpool_2d_precomputed_pads
+maxpool_2d_precomputed_same_upper maxpool_2d_same_lower maxpool_2d_same_upper maxpool_2d_strides
+maxpool_with_argmax_2d_precomputed_pads
+""".split(), "only 2x2 (of one row: 1x2)") | dict.fromkeys("""
+averagepool_3d_default averagepool_3d_dilations_large_count_include_pad_is_0_ceil_mode_is_False
+averagepool_3d_dilations_large_count_include_pad_is_0_ceil_mode_is_True
+averagepool_3d_dilations_large_count_include_pad_is_1_ceil_mode_is_False
+averagepool_3d_dilations_large_count_include_pad_is_1_ceil_mode_is_True averagepool_3d_dilations_small
+maxpool_3d_default maxpool_3d_dilations maxpool_3d_dilations_use_ref_impl maxpool_3d_dilations_use_ref_impl_large
+""".split(), "but must be (steps, channels, columns)") | dict.fromkeys("""
+clip clip_default_inbounds clip_default_max clip_default_min clip_example clip_inbounds clip_min_greater_than_max
+clip_outbounds clip_splitbounds
+""".split(), "only from 0 to 6, as ReLU6") | dict.fromkeys("""
+clip_default_int8_inbounds clip_default_int8_max clip_default_int8_min edge_pad maxpool_2d_uint8 reflect_pad wrap_pad
+""".split(), INTEGERS) | dict.fromkeys(
+    ["constant_pad", "constant_pad_axes", "constant_pad_negative_axes"], "convolutions and pooling must come first"
+) | dict.fromkeys(["averagepool_2d_dilations", "maxpool_2d_dilations"], "dilations 2x2 are not supported") | {
+    "batchnorm_epsilon": "it normalises time steps", "batchnorm_example": "it normalises time steps",
+    "batchnorm_epsilon_training_mode": TRAINING, "batchnorm_example_training_mode": TRAINING,
+    "maxpool_with_argmax_2d_precomputed_strides": "graph output 'z' is neither the end"}
+
+
 @functools.cache  # takes seconds, so not while tests are only collected
 def cases() -> dict[str, OnnxCase]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # making the other cases overflows here and there
         found = load_model_tests(kind="node")
     return {case.name.removeprefix("test_"): case for case in found
-            if len(case.model.graph.node) == 1 and case.model.graph.node[0].op_type in LAYERS + MOVES}
+            if len(case.model.graph.node) == 1 and case.model.graph.node[0].op_type in LAYERS + MOVES + MAPS}
 
 
 def with_constants(case: OnnxCase, first: int) -> onnx.ModelProto:
@@ -136,8 +172,11 @@ def assert_refused(model: onnx.ModelProto, directory: Path, reason: str) -> None
 def test_every_case_is_listed_once():
     layers = {name for name, case in cases().items() if case.model.graph.node[0].op_type in LAYERS}
     assert sorted([*LAYERS_THAT_RUN, *LAYERS_REFUSED]) == sorted(layers)
-    assert sorted([*DATA_MOVES_THAT_RUN, *DATA_MOVES_REFUSED]) == sorted(cases().keys() - layers)
-    assert set(RECURRENT_ONE_BY_ONE) <= layers and CONSTANT_MOVES_REFUSED.keys() <= cases().keys() - layers
+    maps = {name for name, case in cases().items() if case.model.graph.node[0].op_type in MAPS}
+    assert sorted([*MAPS_THAT_RUN, *MAPS_REFUSED]) == sorted(maps)
+    moves = cases().keys() - layers - maps
+    assert sorted([*DATA_MOVES_THAT_RUN, *DATA_MOVES_REFUSED]) == sorted(moves)
+    assert set(RECURRENT_ONE_BY_ONE) <= layers and CONSTANT_MOVES_REFUSED.keys() <= moves
 
 
 @pytest.mark.parametrize("name", LAYERS_THAT_RUN)
@@ -204,3 +243,16 @@ def test_moves_of_constants_that_run(name, tmp_path):
 @pytest.mark.parametrize(("name", "reason"), CONSTANT_MOVES_REFUSED.items())
 def test_moves_of_constants_refused(name, reason, tmp_path):
     assert_refused(as_weight(cases()[name]), tmp_path, reason)
+
+
+@pytest.mark.parametrize("name", MAPS_THAT_RUN)
+def test_maps_that_run(name, tmp_path):
+    network = load_onnx(saved(with_constants(cases()[name], 1), tmp_path))
+    (x, *_), (expected,) = cases()[name].data_sets[0]
+    y = network.run(x.reshape(-1, network.n_inputs))
+    np.testing.assert_allclose(y.reshape(expected.shape), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "reason"), MAPS_REFUSED.items())
+def test_maps_refused(name, reason, tmp_path):
+    assert_refused(with_constants(cases()[name], 1), tmp_path, reason)

@@ -1,0 +1,81 @@
+"""Feature memory: both planes keep what was written, results go first, and read data stays."""
+
+from cocotb.triggers import RisingEdge
+from feature_benches import MEMORY, run_bench
+from streams import Codec, Ports, bench_test, generators, signed
+
+from amacrine.hw.conv_numerics import map_write_layout, value_write_layout
+
+PLANES = {"map": (MEMORY.map_depth, "bits", Codec(map_write_layout(MEMORY))),
+          "value": (MEMORY.value_depth, "value", Codec(value_write_layout(MEMORY)))}
+
+
+def test_features(tmp_path):
+    run_bench(__name__, tmp_path)
+
+
+class Plane:
+    """One plane and what it must hold; a cycle at a time."""
+
+    def __init__(self, memory, name, rng):
+        self.memory, self.name, self.rng = memory, name, rng
+        self.depth, self.word, self.codec = PLANES[name]
+        self.content, self.shown, self.offered = {}, None, None
+
+    def port(self, name):
+        return getattr(self.memory, f"{self.name}_{name}")
+
+    def write(self):
+        """A random word as a payload, and where it belongs."""
+        value = self.rng.getrandbits(16)
+        value = signed(value, 16) if self.name == "value" else value
+        address = self.rng.randrange(self.depth)
+        return address, value, self.codec.pack(**{"address": address, self.word: value})
+
+    def drive(self):
+        """The input keeps to its offer until it is taken; a word that is written is not read."""
+        rng, name = self.rng, self.name
+        self.result = self.write() if rng.random() < 0.5 else None
+        if self.offered is None and rng.random() < 0.5:
+            self.offered = self.write()
+        for writer, write in (("result", self.result), ("input", self.offered)):
+            self.memory.set(**{f"{writer}_{name}__valid": write is not None,
+                               f"{writer}_{name}__payload": write[2] if write else self.write()[2]})
+        writes = self.result or self.offered
+        address, enable = rng.randrange(self.depth), rng.random() < 0.6
+        if writes and writes[0] == address:
+            enable = False
+        self.memory.set(**{f"{name}_address": address, f"{name}_enable": enable})
+        self.read = address if enable else None
+
+    def check(self):
+        ready = getattr(self.memory, f"input_{self.name}__ready").value
+        assert getattr(self.memory, f"result_{self.name}__ready").value == 1
+        assert ready == (self.result is None)
+        data = int(self.port("data").value)
+        if self.shown is not None:
+            assert data == self.shown & 0xFFFF
+        if self.read is not None:
+            self.shown = self.content.get(self.read, 0)
+        if self.result:
+            self.content[self.result[0]] = self.result[1]
+        elif self.offered:
+            self.content[self.offered[0]] = self.offered[1]
+            self.offered = None
+
+
+@bench_test
+async def both_planes(dut):
+    memory = Ports(dut, "memory")
+    rng, _ = generators("features")
+    await memory.begin(*(f"{writer}_{plane}__valid" for writer in ("result", "input") for plane in PLANES))
+    planes = [Plane(memory, name, rng) for name in PLANES]
+    for _ in range(4000):
+        for plane in planes:
+            plane.drive()
+        await RisingEdge(memory.clk)
+        for plane in planes:
+            plane.check()
+    assert all(len(plane.content) == plane.depth for plane in planes)
+
+
