@@ -222,7 +222,8 @@ def test_thresholds(folder, theta, message):
     (["--parameter", "queue_depth=many"], "whole number, not 'many'"), (["--frames", "0"], "'--frames'"),
     (["--parameter", "queue_depth=17"], "must be a power of two"), (["--latency", "2"], "1 or 3 to 128"),
     (["--reference", "clean.wav"], "--reference is for nsnet2 only"),
-    (["--picture", "picture.png"], "--picture is for nsnet2 and silero-vad only"), (["--no-such-option"], "--no-such-option"),
+    (["--picture", "picture.png"], "--picture is for nsnet2 and silero-vad only"),
+    (["--no-such-option"], "--no-such-option"),
 ])
 def test_options(folder, options, message):
     assert message in run_refused(folder, *options)
