@@ -214,8 +214,9 @@ class Scatter(wiring.Component):
     """Sends a run for each output row that an element adds to, and tells when output rows become final.
 
     An op a cycle; an element that adds to nothing costs a cycle at most, the end of an input row four cycles (and up
-    to two behind it, until elements come in again), and a pass about twenty. Before the first run into an output row it waits until the row's slot is free; rows are opened in
-    order. Rows that no input reaches are opened and reported one by one, above before the first run, below at the end.
+    to two behind it, until elements come in again), and a pass about twenty. Before the first run into an output row
+    it waits until the row's slot is free; rows are opened in order. Rows that no input reaches are opened and
+    reported one by one, above before the first run, below at the end.
 
     Parameters
     ----------
