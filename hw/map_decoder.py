@@ -196,7 +196,8 @@ class MapDecoder(wiring.Component):
         asked, came = Signal(WORD), Signal(WORD)        # a word on its two stages to the queue
         valid = Signal(2)
         ends_position, ends_slab, ends_row, ends_map = Signal(), Signal(), Signal(), Signal()
-        x, channel, flat = Signal(SIDE), Signal(CHANNEL), Signal(FLAT)       # of the word that is asked for
+        x, channel = Signal(SIDE), Signal(CHANNEL)      # of the word that is asked for
+        elements, flat = Signal.like(slab.last_elements), Signal(FLAT)       # of the one before, in `asked`
         m.d.comb += [
             ends_position.eq(word == slab.last_word), ends_slab.eq(ends_position & (x == last_x)),
             ends_row.eq(ends_slab & slab_ends_row), ends_map.eq(ends_row & (row == last_row)),
@@ -208,11 +209,12 @@ class MapDecoder(wiring.Component):
                 job = self.job.p
                 m.d.sync += [cursor.first.eq(job.slab_first), cursor.final.eq(job.slab_first + job.slab_count - 1),
                              single.eq(job.slab_count == 1), last_x.eq(job.width - 1), last_row.eq(job.height - 1),
-                             row.eq(0), flat.eq(0)]
+                             row.eq(0)]
                 with m.If(self.job.valid):
                     m.next = "START"
             with m.State("START"):
                 m.d.comb += cursor.restart.eq(1)
+                m.d.sync += flat.eq(0)
                 with m.If(cursor.ready):
                     m.next = "SLAB"
             with m.State("SLAB"):
@@ -225,10 +227,8 @@ class MapDecoder(wiring.Component):
             with m.State("SCAN"):
                 m.d.comb += self.map_enable.eq(words.room)
                 with m.If(words.room):
-                    m.d.sync += [
-                        self.map_address.eq(self.map_address + 1), word.eq(word + 1), channel.eq(channel + MAP_BITS),
-                        flat.eq(flat + Mux(ends_position, slab.last_elements, MAP_BITS)),
-                    ]
+                    m.d.sync += [self.map_address.eq(self.map_address + 1), word.eq(word + 1),
+                                 channel.eq(channel + MAP_BITS)]
                     with m.If(ends_position):
                         m.d.sync += [word.eq(0), channel.eq(slab.first_channel), x.eq(x + 1)]
                     with m.If(ends_slab):
@@ -241,10 +241,12 @@ class MapDecoder(wiring.Component):
                         m.next = "IDLE"
         m.d.sync += [
             valid.eq(Cat(self.map_enable, valid[0])),
-            asked.x.eq(x), asked.channel.eq(channel), asked.flat.eq(flat),
-            asked.row_end.eq(ends_row), asked.last.eq(ends_map),
-            came.eq(asked), came.bits.eq(self.map_data),
+            asked.x.eq(x), asked.channel.eq(channel), asked.row_end.eq(ends_row), asked.last.eq(ends_map),
+            elements.eq(Mux(ends_position, slab.last_elements, MAP_BITS)),
+            came.eq(asked), came.bits.eq(self.map_data), came.flat.eq(flat),
         ]
+        with m.If(valid[0]):
+            m.d.sync += flat.eq(flat + elements)
         m.d.comb += [words.i.payload.eq(came), words.i.valid.eq(valid[1] & (came.bits.any() | came.row_end))]
         return wants_slab, valid.any()
 

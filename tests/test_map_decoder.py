@@ -244,7 +244,7 @@ async def measure(dut, *shapes, density, jobs=1):
     feature_map = Layout(rng).add([random_slab(numbers, shape, density) for shape in shapes])
     counts = await counted(loop, feature_map, rng, jobs)
     words = sum(len(pack(slab)[0]) for slab in feature_map.slabs)
-    loop._dut._log.info("%s %s, %d jobs: %d words, %s", shapes, density, jobs, words, dict(counts))
+    cocotb.log.info("%s %s, %d jobs: %d words, %s", shapes, density, jobs, words, dict(counts))
     return counts, words
 
 
