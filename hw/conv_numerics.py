@@ -50,3 +50,18 @@ def conv_op_layout(params: ConvParameters):
         "kernel": range(params.kernel_depth),                # first kernel word, from the pass's first on
         "words": unsigned(13), "value": ACTIVATION,
     })
+
+
+def finished_layout(params: ConvParameters):
+    """What the finisher sends: a chunk of results and where it is in its map, or the end of the pass."""
+    return data.StructLayout({
+        "end": 1,                       # no chunk: all of the pass have been sent
+        "chunk": chunk_layout(params),
+        "x_odd": 1, "y_odd": 1, "row_last": 1,
+        "first": 1, "final": 1,         # of the map's first position, of its last
+    })
+
+
+def result_layout(params: ConvParameters):
+    """A chunk of a pass's final results, or the end of the pass."""
+    return data.StructLayout({"end": 1, "chunk": chunk_layout(params)})

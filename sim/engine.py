@@ -69,7 +69,7 @@ class SimulatedEngine:
                                 f"{latency} and {memory_stall}.")
         # A few sizes only, so that most programs share one build; 4 MiB holds NSNet2.
         depth = max(4 << 20, 1 << (weight_words * self.parameters.pes - 1).bit_length()) // self.parameters.pes
-        self._library = load_library(build_simulation(self.parameters, depth), "simulation", _FUNCTIONS)
+        self._library = load_library(build_simulation(self.parameters, depth), "simulation", FUNCTIONS)
         self._simulation = self._library.simulation_new()
         self._library.simulation_memory(self._simulation, latency, int(memory_stall * 256))
         self.program: Program | None = None
@@ -175,7 +175,7 @@ class SimulatedEngine:
 
 
 _POINTER, _U32, _U64 = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64
-_FUNCTIONS: tuple[Function, ...] = (
+FUNCTIONS: tuple[Function, ...] = (
     ("new", _POINTER, []), ("delete", None, [_POINTER]), ("write", None, [_POINTER, _U32, _U32]),
     ("read", _U32, [_POINTER, _U32]), ("cycles", _U64, [_POINTER]), ("load", None, [_POINTER, _POINTER, _U32, _U32]),
     ("memory", None, [_POINTER, _U32, _U32]), ("run", _U32, [_POINTER, _U64]),

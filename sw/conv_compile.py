@@ -42,6 +42,11 @@ class ConvProgram:
     input_order: np.ndarray
     output_order: np.ndarray
 
+    def value_address(self, slab: int) -> int:
+        """Where a slab's values begin."""
+        low, high = (int(self.slabs[slab][SLAB_FIELDS.index(name)]) for name in ("value_low", "value_high"))
+        return low | high << 16
+
 
 @dataclass
 class _Builder:

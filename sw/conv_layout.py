@@ -109,3 +109,22 @@ PASS_FIELDS = (
     "weight_high",
 )
 SLAB_FIELDS = ("map", "value_low", "value_high", "channels", "first_channel", "pad")
+
+
+class ConvRegister(IntEnum):
+    """Word addresses on the CNN engine's register bus (32-bit words)."""
+
+    PASSES = 0x0400       # write: pass descriptors, 16 words apart, two fields a word, the first in the low half
+    SLABS = 0x0800        # write: slab table, 4 words apart, likewise
+    RUN = 0x0000          # write: 1 runs
+    COUNT = 0x0001        # write: passes a step
+    CHANNELS = 0x0002     # write: channels of the input map
+    POSITIONS = 0x0003    # write: its rows · columns
+    EVEN_MAP = 0x0004     # write: first map word of slab 0
+    EVEN_VALUE = 0x0005   # write: its first value
+    ODD_MAP = 0x0006      # write: first map word of slab 1
+    ODD_VALUE = 0x0007    # write: its first value
+    CYCLES = 0x0010       # read: cycles in which a pass was under way, from its start to its last result
+    EVENTS = 0x0011       # read: non-zero elements that were decoded, once for each pass that reads them
+    MAC_CYCLES = 0x0012   # read: cycles in which kernel words were multiplied
+    ZERO_MACS = 0x0013    # read: multiplications by a weight of zero in them, those of lanes without a channel too

@@ -1,0 +1,275 @@
+"""The CNN engine: everything between the host's streams of maps and the weight port."""
+
+from types import SimpleNamespace
+
+from amaranth.hdl import Module, Mux, Signal, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from amacrine.sw.conv_layout import ConvParameters, ConvRegister
+from amacrine.sw.layout import Parameters
+
+from .conv_macs import ConvMacs
+from .conv_numerics import chunk_layout, map_write_layout, result_layout, value_write_layout
+from .conv_sequencer import CONTROL, ConvSequencer
+from .features import FeatureMemory
+from .finisher import Finisher
+from .input_maps import InputMaps
+from .kernel_buffer import KernelBuffer
+from .map_decoder import MapDecoder
+from .map_encoder import MapEncoder, encoder_job_layout
+from .memory import weight_port
+from .numerics import ACTIVATION
+from .pool import POOL_JOB, Pooling
+from .queue import Queue
+from .scatter import Scatter
+
+REGISTER_BITS = 16
+PASSES_AHEAD = 2        # that the finisher may be ahead of pooling and writing
+
+
+class Serialiser(wiring.Component):
+    """Chunks to elements, the used lanes only, lane 0 first; one element a cycle.
+
+    Members
+    -------
+    chunk : In(stream of chunk_layout)
+    element : Out(stream of ACTIVATION)
+    """
+
+    def __init__(self, params: ConvParameters):
+        self.params = params
+        super().__init__({"chunk": In(stream.Signature(chunk_layout(params))),
+                          "element": Out(stream.Signature(ACTIVATION))})
+
+    def elaborate(self, platform):
+        m = Module()
+        lanes = self.params.lanes
+        values, used = Signal(data.ArrayLayout(ACTIVATION, lanes)), Signal(lanes)
+        last = Signal()
+        m.d.comb += [
+            last.eq(~used[1:].any()), self.element.valid.eq(used[0]), self.element.payload.eq(values[0]),
+            self.chunk.ready.eq(~used[0] | (self.element.ready & last)),
+        ]
+        with m.If(self.chunk.ready):
+            m.d.sync += [values.eq(self.chunk.p.values), used.eq(Mux(self.chunk.valid, self.chunk.p.used, 0))]
+        with m.Elif(self.element.ready):
+            m.d.sync += [values.eq(values.as_value() >> 16), used.eq(used >> 1)]
+        return m
+
+
+def writer_job_layout(params: ConvParameters):
+    """Where a pass's slab begins, unless its results leave as elements."""
+    return data.StructLayout({"place": encoder_job_layout(params), "dense": 1})
+
+
+class ResultWriter(wiring.Component):
+    """Results of one pass after the other: compressed into feature memory, or as elements to whoever wants them.
+
+    Members
+    -------
+    job : In(stream of writer_job_layout)
+    result : In(stream of result_layout)
+    map, value : Out(streams)
+        To feature memory.
+    element : Out(stream of ACTIVATION)
+    written : Out(1)
+        A pass is complete: in feature memory, or on its way to whoever takes the elements.
+    """
+
+    def __init__(self, params: ConvParameters):
+        self.params = params
+        super().__init__({
+            "job": In(stream.Signature(writer_job_layout(params))),
+            "result": In(stream.Signature(result_layout(params))),
+            "map": Out(stream.Signature(map_write_layout(params))),
+            "value": Out(stream.Signature(value_write_layout(params))),
+            "element": Out(stream.Signature(ACTIVATION)), "written": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.encoder = encoder = MapEncoder(self.params, self.params.lanes)
+        m.submodules.serialiser = serialiser = Serialiser(self.params)
+        connect(m, encoder.map, flipped(self.map))
+        connect(m, encoder.value, flipped(self.value))
+        connect(m, serialiser.element, flipped(self.element))
+        dense, result = Signal(), self.result
+        m.d.comb += [encoder.job.eq(self.job.p.place), encoder.chunk.payload.eq(result.p.chunk),
+                     serialiser.chunk.payload.eq(result.p.chunk)]
+        with m.FSM():
+            with m.State("JOB"):
+                m.d.comb += [self.job.ready.eq(1), encoder.start.eq(self.job.valid)]
+                m.d.sync += dense.eq(self.job.p.dense)
+                with m.If(self.job.valid):
+                    m.next = "FORWARD"
+            with m.State("FORWARD"):
+                is_chunk = result.valid & ~result.p.end
+                m.d.comb += [encoder.chunk.valid.eq(is_chunk & ~dense), serialiser.chunk.valid.eq(is_chunk & dense),
+                             result.ready.eq(result.p.end | Mux(dense, serialiser.chunk.ready, encoder.chunk.ready))]
+                with m.If(result.valid & result.p.end):
+                    m.next = "WRITE"
+            with m.State("WRITE"):
+                m.d.comb += self.written.eq(encoder.idle)
+                with m.If(encoder.idle):
+                    m.next = "JOB"
+        return m
+
+
+class ConvEngine(wiring.Component):
+    """A zero-skipping convolution engine: any chain of convolutions that fits, one map a step.
+
+    ::
+
+        input -> compressed -> features -> decoder -> scatter -> MACs -> finisher -> pooling -> writer -> output
+                                  ^                               ^ kernels <- weight port       |
+                                  '--------------------------------------------------------------'
+
+    The host loads descriptors through `bus`, kernels by its own way behind the weight port, sets RUN, and
+    then only streams. Partial sums must be zero at the start: they are at power-up.
+
+    Members
+    -------
+    weights : Out(weight port)
+    input, output : streams of ACTIVATION
+        Maps, in the orders of `ConvProgram`.
+    bus_address, bus_w_data, bus_write : In; bus_r_data : Out
+        Registers (`amacrine.sw.conv_layout.ConvRegister`); data is read two cycles after the address.
+    """
+
+    def __init__(self, params: ConvParameters, weight_params: Parameters):
+        self.params, self.weight_params = params, weight_params
+        super().__init__({
+            "weights": Out(weight_port(weight_params)),
+            "input": In(stream.Signature(ACTIVATION)), "output": Out(stream.Signature(ACTIVATION)),
+            "bus_address": In(REGISTER_BITS), "bus_w_data": In(32), "bus_write": In(1), "bus_r_data": Out(32),
+        })
+
+    def elaborate(self, platform):
+        m, params = Module(), self.params
+        parts = SimpleNamespace(
+            sequencer=ConvSequencer(), inputs=InputMaps(params), features=FeatureMemory(params),
+            decoder=MapDecoder(params), scatter=Scatter(params), kernels=KernelBuffer(params, self.weight_params),
+            macs=ConvMacs(params), finisher=Finisher(params), pooling=Pooling(params), writer=ResultWriter(params),
+            pool_jobs=Queue(POOL_JOB, PASSES_AHEAD),
+            writer_jobs=Queue(writer_job_layout(params), PASSES_AHEAD))
+        for name, part in vars(parts).items():
+            m.submodules[name] = part
+        self._memories(m, parts)
+        connect(m, parts.decoder.feature, parts.scatter.feature)
+        connect(m, parts.scatter.op, parts.macs.op)
+        connect(m, parts.macs.finish, parts.finisher.finish)
+        connect(m, parts.finisher.finished, parts.pooling.finished)
+        connect(m, parts.pooling.result, parts.writer.result)
+        connect(m, parts.pool_jobs.o, parts.pooling.job)
+        connect(m, parts.writer_jobs.o, parts.writer.job)
+        connect(m, parts.writer.element, flipped(self.output))
+        m.d.comb += [
+            parts.finisher.rows.eq(parts.macs.rows), parts.finisher.rows_valid.eq(parts.macs.rows_valid),
+            parts.finisher.answer.eq(parts.macs.answer), parts.scatter.flushed.eq(parts.finisher.flushed),
+        ]
+        self._jobs(m, parts)
+        self._registers(m, parts)
+        return m
+
+    def _memories(self, m, parts):
+        """Feature memory and kernel buffer with all who use them."""
+        features, decoder, kernels, macs, finisher = (
+            parts.features, parts.decoder, parts.kernels, parts.macs, parts.finisher)
+        connect(m, flipped(self.input), parts.inputs.input)
+        connect(m, kernels.port, flipped(self.weights))
+        connect(m, parts.inputs.map, features.input_map)
+        connect(m, parts.inputs.value, features.input_value)
+        connect(m, parts.writer.map, features.result_map)
+        connect(m, parts.writer.value, features.result_value)
+        for plane in ("map", "value"):
+            m.d.comb += [getattr(features, f"{plane}_address").eq(getattr(decoder, f"{plane}_address")),
+                         getattr(features, f"{plane}_enable").eq(getattr(decoder, f"{plane}_enable")),
+                         getattr(decoder, f"{plane}_data").eq(getattr(features, f"{plane}_data"))]
+        m.d.comb += [
+            macs.kernel_ready.eq(kernels.ready), macs.kernel_base.eq(kernels.base),
+            kernels.release.eq(macs.kernel_release), kernels.kernel_address.eq(macs.kernel_address),
+            macs.kernel_data.eq(kernels.kernel_data), kernels.bias_address.eq(finisher.bias_address),
+            finisher.bias_data.eq(kernels.bias_data), kernels.bias_release.eq(finisher.bias_release),
+        ]
+
+    def _jobs(self, m, parts):
+        """The offered pass to each unit, in the unit's own words."""
+        sequencer, job = parts.sequencer, parts.sequencer.job
+        control = data.View(CONTROL, job.control[:15])
+        for name, port in (("kernels", parts.kernels.job), ("decoder", parts.decoder.job),
+                           ("scatter", parts.scatter.job)):
+            m.d.comb += [port.valid.eq(getattr(sequencer, f"valid_{name}")),
+                         getattr(sequencer, f"ready_{name}").eq(port.ready)]
+        finishing = (parts.finisher.job, parts.pool_jobs.i, parts.writer_jobs.i)
+        taken = sequencer.ready_finisher
+        m.d.comb += taken.eq(finishing[0].ready & finishing[1].ready & finishing[2].ready)
+        m.d.comb += [port.valid.eq(sequencer.valid_finisher & taken) for port in finishing]
+
+        kernels, decoder, scatter = parts.kernels.job.p, parts.decoder.job.p, parts.scatter.job.p
+        finisher, pool, writer = parts.finisher.job.p, parts.pool_jobs.i.p, parts.writer_jobs.i.p
+        same = (
+            (decoder, ("slab_count", "height", "width")),
+            (scatter, ("channel_low", "channel_high", "out_height", "out_width", "out_words", "run_blocks", "row_words",
+                      "slots", "channel_words", "kernel_row", "column_0", "column_1", "column_parity")),
+            (finisher, ("out_height", "out_width", "out_words", "blocks", "row_words", "slots", "channels", "chunks",
+                        "ceiling")),
+            (kernels, ("kernel_words",)),
+        )
+        for unit, names in same:
+            m.d.comb += [unit[name].eq(job[name]) for name in names]
+        for unit in (scatter, finisher):
+            m.d.comb += [unit[name].eq(control[name]) for name in ("depthwise", "q_shift", "first")]
+        m.d.comb += [
+            kernels.weights.eq(job.weight_low | (job.weight_high << 16)), kernels.bias_words.eq(job.blocks << 2),
+            decoder.slab_first.eq(job.slab_first + (control.input & sequencer.step)),
+            scatter.stride_y.eq(control.stride_y), scatter.stride_x.eq(control.stride_x),
+            scatter.top.eq(job.pads[:4]), scatter.left.eq(job.pads[4:8]), scatter.kernel_last.eq(job.y_taps[8:12]),
+            *(scatter.y_taps[n].eq(job.y_taps.word_select(n, 4)) for n in range(2)),
+            *(scatter.x_taps[n].eq(job.x_taps.word_select(n, 4)) for n in range(2)),
+            finisher.function.eq(control.function), finisher.shift.eq(job.shifts[:4]),
+            finisher.out_shift.eq(job.shifts[4:7]),
+            pool.mode.eq(control.pool), pool.average.eq(control.average), pool.shift.eq(job.shifts[8:13]),
+            writer.place.map.eq(job.out_map), writer.place.value.eq(job.out_value_low | (job.out_value_high << 16)),
+            writer.dense.eq(control.dense),
+        ]
+        under_way = Signal(unsigned(3))     # passes that the finisher has taken and the writer has not completed
+        took = sequencer.valid_finisher & taken
+        m.d.sync += under_way.eq(under_way + took - parts.writer.written)
+        m.d.comb += sequencer.drained.eq(under_way == 0)
+
+    def _registers(self, m, parts):
+        sequencer, inputs, address = parts.sequencer, parts.inputs, self.bus_address
+        run = Signal()
+        page = address[8:]
+        m.d.comb += [
+            sequencer.write_enable.eq(self.bus_write & (page[2:] == ConvRegister.PASSES >> 10)),
+            sequencer.write_address.eq(address), sequencer.write_data.eq(self.bus_w_data),
+            parts.decoder.host.enable.eq(self.bus_write & (page[1:] == ConvRegister.SLABS >> 9)),
+            parts.decoder.host.row.eq(address[2:9]), parts.decoder.host.pair.eq(address[:2]),
+            parts.decoder.host.data.eq(self.bus_w_data),
+            sequencer.run.eq(run), inputs.run.eq(run),
+            inputs.read.eq(sequencer.input_read), sequencer.input_done.eq(inputs.done),
+        ]
+        for register, signal in (
+                (ConvRegister.RUN, run), (ConvRegister.COUNT, sequencer.count),
+                (ConvRegister.CHANNELS, inputs.channels), (ConvRegister.POSITIONS, inputs.positions),
+                (ConvRegister.EVEN_MAP, inputs.even.map), (ConvRegister.EVEN_VALUE, inputs.even.value),
+                (ConvRegister.ODD_MAP, inputs.odd.map), (ConvRegister.ODD_VALUE, inputs.odd.value)):
+            with m.If(self.bus_write & (address == register)):
+                m.d.sync += signal.eq(self.bus_w_data)
+
+        feature = parts.decoder.feature
+        counts = {
+            ConvRegister.CYCLES: ~sequencer.drained,
+            ConvRegister.EVENTS: feature.valid & feature.ready & ~feature.p.row_end,
+            ConvRegister.MAC_CYCLES: parts.macs.takes, ConvRegister.ZERO_MACS: parts.macs.zero_weights,
+        }
+        with m.Switch(address):
+            for register, amount in counts.items():
+                count = Signal(32, name=register.name.lower())
+                step = Signal.like(amount, name=f"{register.name.lower()}_step")
+                m.d.sync += [step.eq(amount), count.eq(count + step)]
+                with m.Case(register):
+                    m.d.sync += self.bus_r_data.eq(count)
+        return m

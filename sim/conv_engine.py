@@ -1,0 +1,160 @@
+"""A simulated CNN engine: load convolutions, stream maps. Python wakes once a map or less (sim/harness.cpp)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from amaranth.hdl import Module
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from amacrine.hw.conv import REGISTER_BITS, ConvEngine
+from amacrine.hw.memory import WeightMemory
+from amacrine.hw.numerics import ACTIVATION
+from amacrine.sw.conv_compile import ConvProgram
+from amacrine.sw.conv_layout import ConvParameters, ConvRegister
+from amacrine.sw.errors import AmacrineError
+from amacrine.sw.layout import Parameters
+
+from .build import build_library, load_library
+from .engine import FUNCTIONS
+from .top import MAX_LATENCY
+
+CHUNK_CYCLES = 100_000
+DEAD_CYCLES = 20_000_000        # without an output: something is wrong
+COUNTERS = ("cycles", "events", "mac_cycles", "zero_macs")
+
+
+class ConvSimulationTop(wiring.Component):
+    """A `ConvEngine` and its `WeightMemory`, with the ports of `SimulationTop`.
+
+    Parameters
+    ----------
+    params, weight_params : of the CNN engine and of the weight port
+    depth : int
+        Words of weight memory.
+    """
+
+    def __init__(self, params: ConvParameters, weight_params: Parameters, depth: int):
+        self.params, self.weight_params, self.depth = params, weight_params, depth
+        super().__init__({
+            "input": In(stream.Signature(ACTIVATION)), "output": Out(stream.Signature(ACTIVATION)),
+            "bus_address": In(REGISTER_BITS), "bus_w_data": In(32), "bus_write": In(1), "bus_r_data": Out(32),
+            "weight_address": In(range(depth)), "weight_data": In(8 * weight_params.pes), "weight_write": In(1),
+            "latency": In(range(MAX_LATENCY + 1), init=1), "stall": In(8), "word_taken": Out(1),
+        })
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.engine = engine = ConvEngine(self.params, self.weight_params)
+        m.submodules.memory = memory = WeightMemory(self.weight_params, self.depth, MAX_LATENCY)
+        connect(m, engine.weights, memory.port)
+        connect(m, flipped(self.input), engine.input)
+        connect(m, engine.output, flipped(self.output))
+        m.d.comb += [
+            engine.bus_address.eq(self.bus_address), engine.bus_w_data.eq(self.bus_w_data),
+            engine.bus_write.eq(self.bus_write), self.bus_r_data.eq(engine.bus_r_data),
+            memory.write_address.eq(self.weight_address), memory.write_data.eq(self.weight_data),
+            memory.write_enable.eq(self.weight_write),
+            self.word_taken.eq(memory.port.data.valid & memory.port.data.ready),
+            memory.latency.eq(self.latency), memory.stall.eq(self.stall),
+        ]
+        return m
+
+
+@dataclass(frozen=True, eq=False)
+class SimulatedMaps:
+    """What came out: int16 (T, n_outputs), flattened (channels, height, width); and the counts of `COUNTERS`."""
+
+    outputs: np.ndarray
+    counters: dict[str, int]
+
+
+class SimulatedConv:
+    """The Verilated CNN engine with an ideal weight memory.
+
+    Parameters
+    ----------
+    program : convolutions compiled for `params` and `pes`
+    params : of the CNN engine
+    pes : weights in a word of the weight port
+    latency : cycles from a weight request to its first word, 1 or 3 to 128
+    memory_stall : share of the cycles, 0 to 1, in which the memory delivers nothing
+    """
+
+    def __init__(self, program: ConvProgram, params: ConvParameters, pes: int, *, latency: int = 1,
+                 memory_stall: float = 0.0):
+        self.program = program
+        image = np.ascontiguousarray(program.kernels).reshape(-1, pes).view(np.uint8)
+        depth = max(1 << 20, 1 << (image.size - 1).bit_length()) // pes
+        weight_params = Parameters(pes=pes)
+        library = build_library(f"conv {params} {pes} {depth}",
+                                lambda: ConvSimulationTop(params, weight_params, depth), "ram.v", "harness.cpp")
+        self._library = load_library(library, "simulation", FUNCTIONS)
+        self._simulation = self._library.simulation_new()
+        self._library.simulation_memory(self._simulation, latency, int(memory_stall * 256))
+        self._library.simulation_load(self._simulation, image.ctypes.data, len(image), image.shape[1])
+        for base, stride, rows in ((ConvRegister.PASSES, 16, program.passes), (ConvRegister.SLABS, 4, program.slabs)):
+            pairs = np.ascontiguousarray(rows).view("<u4")
+            for row, values in enumerate(pairs):
+                for pair, value in enumerate(values):
+                    self.write(base + stride * row + pair, int(value))
+        channels = int(program.slabs[0][3])
+        settings = {
+            ConvRegister.COUNT: len(program.passes), ConvRegister.CHANNELS: channels,
+            ConvRegister.POSITIONS: len(program.input_order) // channels,
+            ConvRegister.EVEN_MAP: program.slabs[0][0], ConvRegister.EVEN_VALUE: program.value_address(0),
+            ConvRegister.ODD_MAP: program.slabs[1][0], ConvRegister.ODD_VALUE: program.value_address(1),
+            ConvRegister.RUN: 1,
+        }
+        for register, value in settings.items():
+            self.write(register, int(value))
+
+    def __enter__(self) -> SimulatedConv:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._library.simulation_delete(self._simulation)
+
+    def write(self, address: int, value: int) -> None:
+        """Write a register."""
+        self._library.simulation_write(self._simulation, address, value & 0xFFFFFFFF)
+
+    def read(self, address: int) -> int:
+        """Read a register."""
+        return int(self._library.simulation_read(self._simulation, address))
+
+    def run(self, inputs: np.ndarray, *, idle: float = 0.0, stall: float = 0.0, seed: int = 1) -> SimulatedMaps:
+        """Stream maps through the engine.
+
+        Parameters
+        ----------
+        inputs : int16 (T, n_inputs), flattened (channels, height, width)
+        idle, stall : share of cycles, 0 to 1, in which input and output pause at random
+        """
+        steps, n_outputs = len(inputs), len(self.program.output_order)
+        streamed = np.ascontiguousarray(inputs[:, self.program.input_order], np.int16)
+        outputs = np.empty((steps, n_outputs), np.int16)
+        times = [np.zeros(steps, np.uint64) for _ in range(3)]
+        before = self.counters()
+        self._library.simulation_begin(
+            self._simulation, streamed.ctypes.data, outputs.ctypes.data, *(time.ctypes.data for time in times),
+            steps, streamed.shape[1], n_outputs, 0, int(idle * 256), int(stall * 256), seed)
+        done, silent = 0, 0
+        while done < steps:
+            now = int(self._library.simulation_run(self._simulation, CHUNK_CYCLES))
+            done, silent = now, 0 if now != done else silent + CHUNK_CYCLES
+            if silent > DEAD_CYCLES:
+                raise AmacrineError(f"The simulated CNN engine made no output for {DEAD_CYCLES} cycles after {done} "
+                                    f"of {steps} maps; this is a fault in Amacrine, please report it.")
+        self._library.simulation_begin(self._simulation, *[None] * 5, 0, 0, 0, 0, 0, 0, 1)
+        self._library.simulation_run(self._simulation, 64)      # the last counts arrive
+        after = self.counters()
+        restored = np.empty_like(outputs)
+        restored[:, self.program.output_order] = outputs
+        return SimulatedMaps(restored, {name: after[name] - before[name] for name in COUNTERS})
+
+    def counters(self) -> dict[str, int]:
+        """Counts since the start, by name."""
+        return {name: self.read(ConvRegister[name.upper()]) for name in COUNTERS}

@@ -1,0 +1,113 @@
+"""The CNN engine against the golden model: random chains of convolutions, every element, every count."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from amacrine.sim.conv_engine import SimulatedConv
+from amacrine.sw.conv_compile import compile_convs
+from amacrine.sw.conv_layout import ConvParameters
+from amacrine.sw.convolution import ConvShape
+from amacrine.sw.golden import Golden
+from amacrine.sw.qlayers import QConv
+from amacrine.sw.quantised import QuantisedNetwork
+
+#: by number of MACs, with the weights in a word of the weight port; small memories, so that layers take several passes
+SIZES = {4: (4, 1024), 8: (2, 512), 16: (8, 512), 64: (64, 256)}
+ACTIVATIONS = ("identity", "relu", "relu6", "sigmoid", "tanh")
+
+
+def parameters(macs: int) -> ConvParameters:
+    return ConvParameters(macs=macs, value_depth=8192, map_depth=4096, kernel_depth=1024,
+                          psum_depth=SIZES[macs][1], pool_depth=256)
+
+
+def random_layer(rng: np.random.Generator, name: str, channels: int, height: int, width: int, frac: int) -> QConv:
+    """A layer that reads such a map, of any kind that fits."""
+    flat = height == 1
+    kernel = (1 if flat else int(rng.integers(1, min(height + 2, 7) + 1)), int(rng.integers(1, min(width + 2, 7) + 1)))
+    kind = rng.choice(["full", "groups", "depthwise"], p=[0.6, 0.2, 0.2])
+    groups = channels if kind == "depthwise" else 2 if kind == "groups" and channels % 2 == 0 else 1
+    out = channels if kind == "depthwise" else groups * int(rng.integers(1, 13))
+    pads = tuple(0 if flat and side % 2 == 0 else int(rng.integers(0, 4)) for side in range(4))
+    pads = tuple(max(pad, 2 if (kernel[side % 2] > (height, width)[side % 2]) else 0) if not (flat and side % 2 == 0)
+                 else 0 for side, pad in enumerate(pads))
+    shape = ConvShape(channels, height, width, out, kernel, (1 if flat else int(rng.integers(1, 3)),
+                      int(rng.integers(1, 3))), pads, groups)
+    windows = [("none", (1, 1)), ("max", (shape.conv_height, shape.conv_width))]
+    if shape.conv_height > 1 and shape.conv_width > 1:
+        windows += [("max", (2, 2)), ("average", (2, 2))]
+    elif shape.conv_height == 1 and shape.conv_width > 1:
+        windows += [("max", (1, 2)), ("average", (1, 2))]
+    windows += [("average", (shape.conv_height, shape.conv_width))]
+    pooling, window = windows[rng.integers(len(windows))] if rng.random() < 0.5 else windows[0]
+    shape = ConvShape(channels, height, width, out, kernel, shape.stride, pads, groups, pooling, window)
+    weight = rng.integers(-128, 128, shape.weight_shape).astype(np.int8)
+    weight[rng.random(weight.shape) < 0.2] = 0
+    activation = str(rng.choice(ACTIVATIONS, p=[0.2, 0.4, 0.2, 0.1, 0.1]))
+    bounded = activation in ("sigmoid", "tanh")
+    output_frac = int(rng.integers(12, 15)) if bounded else 8
+    scale = int(rng.integers(12, 22)) if bounded else output_frac + int(rng.integers(5, 12))
+    bias = rng.integers(-1 << 19, 1 << 19, out).astype(np.int32)
+    return QConv(name, shape, weight, scale - frac, frac, bias, activation, output_frac)
+
+
+def random_network(rng: np.random.Generator, layers: int) -> QuantisedNetwork:
+    height = 1 if rng.random() < 0.3 else int(rng.integers(1, 10))
+    channels, width, frac = int(rng.integers(1, 20)), int(rng.integers(1, 14)), 8
+    made = []
+    for number in range(layers):
+        made.append(random_layer(rng, f"conv{number}", channels, height, width, frac))
+        shape, frac = made[-1].shape, made[-1].output_frac
+        channels, height, width = shape.out_channels, shape.out_height, shape.out_width
+    return QuantisedNetwork("net", tuple(made), 8)
+
+
+def random_maps(rng: np.random.Generator, network: QuantisedNetwork, steps: int) -> np.ndarray:
+    """Maps of all densities: all zero, all non-zero, one pixel, one channel, and between."""
+    shape = network.layers[0].shape
+    maps = rng.integers(-2000, 2000, (steps, shape.in_channels, shape.in_height, shape.in_width))
+    kinds = rng.choice(["zero", "full", "pixel", "channel", "some"], steps, p=[.1, .2, .1, .1, .5])
+    for step, kind in enumerate(kinds):
+        keep = np.zeros(maps[step].shape, bool)
+        if kind == "full":
+            keep[:] = True
+            maps[step][maps[step] == 0] = 1
+        elif kind == "pixel":
+            keep[:, rng.integers(shape.in_height), rng.integers(shape.in_width)] = True
+        elif kind == "channel":
+            keep[rng.integers(shape.in_channels)] = True
+        elif kind == "some":
+            keep = rng.random(keep.shape) < rng.random()
+        maps[step][~keep] = 0
+    return maps.reshape(steps, -1).astype(np.int16)
+
+
+def check(network: QuantisedNetwork, macs: int, inputs: np.ndarray, seed: int, **stalls: float) -> dict[str, int]:
+    """Run on hardware and golden model; everything must be equal. Returns the counters."""
+    params, pes = parameters(macs), SIZES[macs][0]
+    program = compile_convs(network.layers, params, pes)
+    golden = Golden(network).run(inputs)
+    with SimulatedConv(program, params, pes, latency=[1, 5, 40][seed % 3], memory_stall=0.3 * (seed % 2)) as engine:
+        run = engine.run(inputs, seed=seed, **stalls)
+    np.testing.assert_array_equal(run.outputs, golden.outputs)
+    maps = {0: inputs} | {number + 1: golden.vectors[layer.name] for number, layer in enumerate(network.layers)}
+    expected = {"events": 0, "mac_cycles": 0}
+    for number, plan in program.plans:
+        shape = plan.shape
+        for vector in maps[number]:
+            x = vector.reshape(shape.in_channels, shape.in_height, shape.in_width)
+            expected["mac_cycles"] += plan.run_cycles(x)
+    assert run.counters["mac_cycles"] == expected["mac_cycles"]
+    return run.counters
+
+
+@pytest.mark.parametrize("macs", SIZES)
+@pytest.mark.parametrize("seed", range(6))
+def test_random_chains(macs, seed):
+    rng = np.random.default_rng([seed, macs])
+    for attempt in range(4):
+        network = random_network(rng, 1 + int(rng.integers(3)))
+        stalls = [{}, {"idle": 0.4}, {"stall": 0.5}, {"idle": 0.3, "stall": 0.6}][attempt]
+        check(network, macs, random_maps(rng, network, 5), seed, **stalls)
