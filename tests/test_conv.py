@@ -203,6 +203,20 @@ def test_golden_is_exact_at_the_largest_sums_and_goes_on_from_call_to_call():
     np.testing.assert_array_equal(np.concatenate([part.macs("conv.input") for part in parts]), run.macs("conv.input"))
 
 
+def test_chunks_change_nothing(monkeypatch):
+    rng = np.random.default_rng(6)
+    q = qconv(rng, SHAPES["average 2x2"], "identity")
+    network, x = network_of(q), maps(rng, 7, 98)
+    float_network = Network("n", (conv(rng, q.shape),))
+    whole, trace = Golden(network).run(x).outputs, float_network.trace(x)["conv"]
+    monkeypatch.setattr("amacrine.sw.conv.CHUNK", 3 * 49 * (2 * 9 + 3))
+    np.testing.assert_array_equal(Golden(network).run(x).outputs, whole)
+    parts = float_network.trace(x)["conv"]
+    np.testing.assert_allclose(parts.output, trace.output, atol=1e-9)
+    np.testing.assert_allclose(parts.psum_min, trace.psum_min)
+    np.testing.assert_allclose(parts.psum_max, trace.psum_max)
+
+
 def test_overflow_is_refused():
     shape = ConvShape(57, 3, 3, 1, (3, 3))
     q = QConv("conv", shape, np.full(shape.weight_shape, -128, np.int8), 15, 8, np.zeros(1, np.int32), "relu", 8)

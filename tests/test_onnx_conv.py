@@ -235,6 +235,44 @@ def test_relu_behind_a_recurrent_layer_goes_into_the_dense_one(tmp_path):
     assert isinstance(gru, GRU) and isinstance(fc, Dense) and fc.input_activation == "relu"
 
 
+@pytest.mark.parametrize("seed", range(30))
+def test_random_networks(seed, tmp_path):
+    """Stacks of what is supported, in any order."""
+    graph = Graph(seed)
+    rng, is_row = np.random.default_rng(seed), seed % 3 == 0
+    channels, sides = int(rng.integers(1, 5)), [int(side) for side in rng.integers(9, 14, 1 if is_row else 2)]
+    x = graph.input("x", N, channels, *sides)
+    zero, six = graph.constant("zero", 0.0), graph.constant("six", 6.0)
+    for i in range(int(rng.integers(1, 4))):
+        groups = int(rng.choice([g for g in (1, 2, 3, 4) if channels % g == 0]))
+        outs = groups * int(rng.integers(1, 4))
+        kernel = [int(rng.integers(1, 1 + min(4, side))) for side in sides]
+        pads = [int(pad) for pad in rng.integers(0, 3, 2 * len(sides))]
+        strides = [int(step) for step in rng.integers(1, 3, len(sides))]
+        x = conv(graph, x, f"c{i}", channels, outs, kernel, group=groups, pads=pads, strides=strides)
+        channels = outs
+        sides = [(side + pads[axis] + pads[axis + len(sides)] - kernel[axis]) // strides[axis] + 1
+                 for axis, side in enumerate(sides)]
+        for step in rng.permutation(["norm", "activation", "pool"])[:int(rng.integers(4))]:
+            name = f"{step}{i}"
+            if step == "norm":
+                x = norm(graph, x, name, channels)
+            elif step == "activation":
+                function = str(rng.choice(["Relu", "Clip", "Sigmoid", "Tanh"]))
+                x = graph.node(function, [x, zero, six] if function == "Clip" else [x], name)
+            elif min(sides) > 1:
+                window = [2] * len(sides)
+                x = graph.node(str(rng.choice(["MaxPool", "AveragePool"])), [x], name, kernel_shape=window,
+                               strides=window)
+                sides = [side // 2 for side in sides]
+    if rng.random() < 0.5:
+        x = graph.node(str(rng.choice(["GlobalMaxPool", "GlobalAveragePool"])), [x], "global")
+        sides = [1]
+    n = channels * int(np.prod(sides))
+    graph.output(graph.dense(graph.node("Flatten", [x], "flat"), "fc", n, 3))
+    assert_maps_like_ort(graph, tmp_path)
+
+
 # ---- refusals ---------------------------------------------------------------------------------------------
 
 
