@@ -20,7 +20,7 @@ from amacrine.sw.qlayers import QConv, QDense, Source
 from amacrine.sw.quantise import quantise, sqnr_report
 from amacrine.sw.quantised import QuantisedNetwork
 from amacrine.sw.thresholds import parse_thresholds
-from amacrine.sw.workload import check_threshold_names
+from amacrine.sw.workload import check_threshold_names, network_inputs
 
 SHAPES = {
     "plain": ConvShape(2, 5, 6, 3, (3, 3)),
@@ -365,6 +365,17 @@ def test_thresholds_are_for_other_layers():
     check_threshold_names(network, parse_thresholds("fc=1"))
     with pytest.raises(AmacrineError, match="layer 'c2' is a convolution, which leaves out zeros only"):
         quantise(network, x, parse_thresholds("c2=0.1"))
+
+
+def test_maps_from_files(tmp_path):
+    rng = np.random.default_rng(0)
+    network, x = small_cnn(rng), images(rng, 5, 2, 12, 12)
+    for shape in ((5, 288), (5, 2, 12, 12), (5, 2, 144)):
+        np.save(tmp_path / "x.npy", x.reshape(shape))
+        np.testing.assert_array_equal(network_inputs(network, tmp_path / "x.npy"), x)
+    np.save(tmp_path / "x.npy", x[:, :-1].reshape(5, 7, 41))
+    with pytest.raises(AmacrineError, match=r"shape \(steps, 288\) with at least one step, not \(5, 7, 41\)"):
+        network_inputs(network, tmp_path / "x.npy")
 
 
 def test_counts_and_compiler():

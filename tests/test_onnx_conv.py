@@ -235,6 +235,22 @@ def test_relu_behind_a_recurrent_layer_goes_into_the_dense_one(tmp_path):
     assert isinstance(gru, GRU) and isinstance(fc, Dense) and fc.input_activation == "relu"
 
 
+@pytest.mark.parametrize("shape", [(1, 6, 1, 1), (6, 1, 1), (), (1,)])
+@pytest.mark.parametrize("keepdims", [0, 1])
+@pytest.mark.parametrize("opset", [13, 18])
+def test_biases_of_their_own_and_means(shape, keepdims, opset, tmp_path):
+    """As TensorFlow's converter and PyTorch's mean over the last axes give them."""
+    graph = Graph()
+    weight = graph.random("w", 6, 2, 3, 3)
+    x = graph.node("Conv", [graph.input("x", N, 2, 7, 6), weight], "product")
+    x = graph.node("Relu", [graph.node("Add", [x, graph.random("b", *shape)], "sum")], "relu")
+    inputs = [x, graph.integers("axes", 2, -1)] if opset == 18 else [x]
+    x = graph.node("ReduceMean", inputs, "mean", keepdims=keepdims, **({"axes": [2, -1]} if opset < 18 else {}))
+    graph.output(graph.dense(graph.node("Flatten", [x], "flat"), "fc", 6, 3))
+    conv_layer, fc = assert_maps_like_ort(graph, tmp_path, opset=opset)
+    assert conv_layer.shape.pooling == "average" and conv_layer.activation == "relu" and isinstance(fc, Dense)
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_random_networks(seed, tmp_path):
     """Stacks of what is supported, in any order."""
@@ -376,6 +392,14 @@ def build_channels_last_at_the_end(graph):
     return graph.dense(graph.node("Flatten", [x], "flat"), "fc", 48, 4)
 
 
+def build_mean_of_rows(graph):
+    return graph.node("ReduceMean", [conv(graph, "x", "c", 4, 3, (3, 3))], "y", axes=[2])
+
+
+def build_bias_for_each_column(graph):
+    return graph.node("Add", [conv(graph, "x", "c", 4, 3, (3, 3)), graph.random("b", 4)], "y")
+
+
 def build_training_norm(graph):
     end = norm(graph, conv(graph, "x", "c", 4, 3, (3, 3)), "y", 3, training_mode=1)
     graph.nodes[-1].output.extend(["mean", "variance"])
@@ -405,6 +429,8 @@ def build_training_norm(graph):
     (build_other_maps, "layer 'y_node' reads maps of (8, 4, 2), but layer 'c_node' before it makes (4, 4, 4)"),
     (build_dense_on_columns, "MatMul node 'y_product_node': the last axis of its input is not the 48 features"),
     (build_channels_last_at_the_end, "Transpose node 'y_node': it moves, adds or leaves out features"),
+    (build_mean_of_rows, "ReduceMean node 'y_node': it takes the mean over axes [2]; only that over all rows"),
+    (build_bias_for_each_column, "Add node 'y_node': the constant that it adds has shape (4,), but must be one number"),
     (build_training_norm, "BatchNormalization node 'y_node': its training mode is not off"),
 ])
 def test_maps_that_are_refused(build, start, tmp_path):
