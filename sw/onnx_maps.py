@@ -8,7 +8,7 @@ the one behind it. What cannot be merged becomes a 1×1 depthwise convolution of
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from onnx import NodeProto
@@ -287,7 +287,7 @@ def pad(walk: Walk, node: NodeProto, values: list[Value]) -> Data:
     data = walk.chain_data(node, values[0], padded=True)
     map_of(walk, node, data)
     attributes, rank = attributes_of(node), data.probe.ndim
-    mode: Literal["constant"] | str = attributes.get("mode", b"constant").decode()
+    mode = attributes.get("mode", b"constant").decode()
     rest = [walk.constant(node, value) for value in (*values[1:], None, None, None)[:3]]
     pads = attributes.get("pads") if rest[0] is None else rest[0].tolist()
     fill = attributes.get("value", 0.0) if rest[1] is None else rest[1].item()
