@@ -124,7 +124,7 @@ class KernelBuffer(wiring.Component):
     """A ring of kernel words and a few slots of biases; holds the pass at work, and loads those behind it.
 
     Passes are loaded one after the other, as far ahead as there is room: kernels in the ring, a bias slot of
-    4, and PASSES_AHEAD of them. Takes a port word a cycle, and loses a cycle between two passes.
+    4, and PASSES_AHEAD of them. Takes a port word a cycle, and loses three cycles between two passes.
 
     Parameters
     ----------
@@ -191,8 +191,9 @@ class KernelBuffer(wiring.Component):
         active, left, bias_left = Signal(), Signal(range(self.params.kernel_depth + 4 * self.max_blocks + 1)), \
             Signal.like(load.p.bias_words)
         last, part, ends, data_in = Signal(), Signal(range(max(self.ratio, 2))), Signal(), self.port.data
+        taken, counted = Signal(), Signal()     # a pass was taken: its words are added up, then it may begin
         m.d.comb += [
-            data_in.ready.eq(active), load.ready.eq(~active),
+            data_in.ready.eq(active), load.ready.eq(~(active | taken | counted)),
             ends.eq(data_in.valid & active & (part == self.ratio - 1)),
         ]
         word, whole, to_bias, done = Signal(8 * self.params.macs), Signal(), Signal(), Signal()
@@ -203,13 +204,16 @@ class KernelBuffer(wiring.Component):
             m.d.sync += [left.eq(left - 1), last.eq(left == 2), active.eq(~last)]
             with m.If(bias_left != 0):
                 m.d.sync += bias_left.eq(bias_left - 1)
-        total = load.p.bias_words + load.p.kernel_words
-        with m.If(load.valid & load.ready):
-            m.d.sync += [active.eq(1), left.eq(total), last.eq(total == 1), bias_left.eq(load.p.bias_words)]
 
         kernel_words, slot, bias_at = Signal.like(load.p.kernel_words), Signal.like(load.p.slot), Signal(self.bias_bits)
+        m.d.sync += [taken.eq(load.valid & load.ready), counted.eq(taken)]
         with m.If(load.valid & load.ready):
-            m.d.sync += [kernel_words.eq(load.p.kernel_words), slot.eq(load.p.slot), bias_at.eq(0)]
+            m.d.sync += [bias_left.eq(load.p.bias_words), kernel_words.eq(load.p.kernel_words), slot.eq(load.p.slot),
+                         bias_at.eq(0)]
+        with m.If(taken):
+            m.d.sync += left.eq(bias_left + kernel_words)
+        with m.If(counted):
+            m.d.sync += [last.eq(left == 1), active.eq(1)]
         with m.If(whole & to_bias):
             m.d.sync += bias_at.eq(bias_at + 1)
         # `done` comes with the write of the last word, `loaded` a cycle later.

@@ -274,7 +274,9 @@ class Scatter(wiring.Component):
             m.d.sync += outstanding.eq(outstanding + 1)
         with m.If(~opened & self.flushed):
             m.d.sync += outstanding.eq(outstanding - 1)
-        m.d.comb += [free.eq(outstanding < job.slots), empty.eq(outstanding == 0)]
+        # A slot that is flushed counts as free a cycle later.
+        m.d.sync += free.eq(Mux(opened, outstanding + 1 < job.slots, outstanding < job.slots))
+        m.d.comb += empty.eq(outstanding == 0)
 
     def _sender(self, m):
         """A register and a queue for ops; returns whether there is one, the op, and whether there may be one."""
@@ -292,6 +294,9 @@ class Scatter(wiring.Component):
                for name in ("low", "high", "final", "count", "kernel")}
         rows_open, rows_reported, target = Signal(SIDE), Signal(SIDE), Signal(SIDE)
         above, ending = Signal(), Signal()
+        # Comparisons are made a cycle ahead: rows to be opened, steps to the first row that is added to, rows that have
+        # not been reported, all rows up to `target` are open.
+        lacks, steps, unreported, complete = Signal(), Signal(), Signal(), Signal()
         oldest = Slot(m, self.params, job, "oldest")            # the slot of the first row that is added to
         row = Signal(SIDE)                                      # its row
         m.d.comb += [plan.u.eq(u), op.value.eq(template.p.value), op.words.eq(template.p.words)]
@@ -317,21 +322,22 @@ class Scatter(wiring.Component):
                     oldest.restart()
             with m.State("PLAN"):
                 m.d.sync += [signal.eq(getattr(plan, name)) for name, signal in now.items()]
-                m.d.sync += target.eq(plan.final)
+                m.d.sync += [target.eq(plan.final), lacks.eq(rows_open != plan.high), steps.eq(row != plan.low)]
                 with m.If(settling == 0):
                     m.d.sync += [u.eq(u + 1), settling.eq(plan.PLAN_STAGES), above.eq(0)]
                     with m.If(above):
-                        m.next = "REPORT"
+                        m.next = "COMPARE"
                     with m.Else():
                         m.next = "OPEN"
             with m.State("OPEN"):
-                lacks = rows_open != now["high"]
                 m.d.comb += [opened.eq(lacks & free), self.waits.eq(lacks & ~free)]
                 cursor.restart()
-                with m.If(row != now["low"]):
-                    m.d.sync += row.eq(row + 1)
+                with m.If(free & (rows_open + 1 == now["high"])):
+                    m.d.sync += lacks.eq(0)
+                with m.If(steps):
+                    m.d.sync += [row.eq(row + 1), steps.eq(row + 1 != now["low"])]
                     oldest.step()
-                with m.If((row == now["low"]) & ~lacks):
+                with m.If(~(steps | lacks)):
                     m.next = "RUN"
             with m.State("RUN"):
                 self._run(m, template, cursor, sender)
@@ -344,21 +350,25 @@ class Scatter(wiring.Component):
                         m.next = "PLAN"
                     with m.If(template.valid & room & template.p.last):
                         m.d.sync += ending.eq(1)
-                        m.next = "REPORT"
+                        m.next = "COMPARE"
+            with m.State("COMPARE"):
+                m.d.sync += [unreported.eq(rows_open != rows_reported), complete.eq(rows_open == target)]
+                m.next = "REPORT"
             with m.State("REPORT"):
                 # Rows below `target` get nothing more: reports them as far as they are open, and opens the others.
-                complete = rows_open == target
                 m.d.comb += [op.row_end.eq(1), op.final.eq(rows_open - rows_reported), op.last.eq(complete & ending)]
-                with m.If((rows_open != rows_reported) | (complete & ending)):
+                with m.If(unreported | (complete & ending)):
                     m.d.comb += send.eq(room)
                     with m.If(room):
-                        m.d.sync += rows_reported.eq(rows_open)
+                        m.d.sync += [rows_reported.eq(rows_open), unreported.eq(0)]
                         with m.If(complete & ending):
                             m.next = "FINISH"
                 with m.Elif(complete):
                     m.next = "PLAN"
                 with m.Else():
                     m.d.comb += [opened.eq(free), self.waits.eq(~free)]
+                    with m.If(free):
+                        m.d.sync += [unreported.eq(1), complete.eq(rows_open + 1 == target)]
             with m.State("FINISH"):
                 with m.If(row == job.out_height):
                     m.next = "IDLE"

@@ -68,7 +68,8 @@ def run(ctx: click.Context, model: str, input_path: Path, out_path: Path | None,
     amacrine run MODEL.onnx INPUTS.npy --out OUTPUTS.npy
     amacrine run MODEL.onnx INPUTS.npy --out OUTPUTS.npy --engine board --port /dev/ttyUSB0
 
-    INPUTS.npy holds input vectors (T, n) in real units; so will OUTPUTS.npy. Without --calibration, the
+    INPUTS.npy holds input vectors (T, n) in real units, or maps such as (T, channels, rows, columns); OUTPUTS.npy will
+    hold vectors. Without --calibration, the
     inputs themselves serve to choose number formats. With --engine sim or board, the golden model runs, too, and
     every output and every count of the hardware is compared with it; if any differs, the exit code is 1. A board
     brings its own parameters (--pes and so on).

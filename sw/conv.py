@@ -6,6 +6,7 @@ exact: every sum under way is an integer below 2**7 · 2**16 · 4095 · 49, far 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +19,7 @@ from .errors import AmacrineError
 
 ConvActivation = Literal["identity", "relu", "relu6", "sigmoid", "tanh"]
 MAX_PAD = 15  # fits into the 4 bits of a descriptor
-CHUNK = 1 << 21  # elements of windows made at once; bounds the memory, changes no result
+CHUNK = 1 << 21  # elements of windows and sums made at once; bounds the memory, changes no result
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,14 +127,15 @@ def windows(shape: ConvShape, x: np.ndarray) -> np.ndarray:
 def conv_sums(shape: ConvShape, weight: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Sums over the kernel windows, no bias: (T, n_inputs) to float64 (T, out_channels, conv_height, conv_width)."""
     grouped = weight.astype(np.float64).reshape(shape.groups, shape.out_channels // shape.groups, -1)
-    sums = np.empty((len(x), shape.out_channels, shape.conv_height, shape.conv_width))
-    elements = weight[0].size * shape.groups * shape.conv_height * shape.conv_width  # of one step's windows
-    chunk = max(1, CHUNK // elements)
-    for start in range(0, len(x), chunk):
-        part = slice(start, start + chunk)
-        products = grouped @ windows(shape, x[part].astype(np.float64))
-        sums[part] = products.reshape(-1, *sums.shape[1:])
-    return sums
+    products = grouped @ windows(shape, x.astype(np.float64))
+    return products.reshape(len(x), shape.out_channels, shape.conv_height, shape.conv_width)
+
+
+def chunks(shape: ConvShape, steps: int) -> Iterator[slice]:
+    """Steps to compute at once, in order."""
+    kernel = shape.in_channels * shape.kernel[0] * shape.kernel[1]
+    chunk = max(1, CHUNK // ((kernel + shape.out_channels) * shape.conv_height * shape.conv_width))
+    yield from (slice(start, min(start + chunk, steps)) for start in range(0, steps, chunk))
 
 
 def pool_windows(shape: ConvShape, y: np.ndarray) -> np.ndarray:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 from .activation import sigmoid, tanh
-from .conv import conv_sums, pool_shift, pool_windows, reach
+from .conv import chunks, conv_sums, pool_shift, pool_windows, reach
 from .fixed import ACTIVATION_BITS, PRE_BITS, PRE_FRAC, STATE_FRAC, requantise
 from .qlayers import BOUNDED, QConv, layer_jobs
 
 
 def conv_run(q: QConv, x: np.ndarray) -> np.ndarray:
     """Maps (T, n_inputs) to result maps (T, n_outputs), int64; each step by itself."""
-    sums = conv_sums(q.shape, q.weight, x).astype(np.int64)
-    return pool(q, conv_cell(q, sums + q.bias.astype(np.int64)[:, None, None]))
+    y = np.empty((len(x), q.size), np.int64)
+    bias = q.bias.astype(np.int64)[:, None, None]
+    for part in chunks(q.shape, len(x)):
+        y[part] = pool(q, conv_cell(q, conv_sums(q.shape, q.weight, x[part]).astype(np.int64) + bias))
+    return y
 
 
 def conv_cell(q: QConv, psum: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from .conv import Conv, check_shape, conv_sums, pool_float
+from .conv import Conv, check_shape, chunks, conv_sums, pool_float
 from .errors import AmacrineError
 
 Activation = Literal["identity", "relu", "sigmoid", "tanh"]
@@ -220,9 +220,15 @@ class LayerTrace:
 
 
 def _trace_conv(layer: Conv, x: Float) -> LayerTrace:
-    psum = conv_sums(layer.shape, layer.weight, x) + layer.bias[:, None, None]
-    output = pool_float(layer.shape, CONV_ACTIVATIONS[layer.activation](psum))
-    return LayerTrace(output, psum.min(axis=(0, 2, 3)), psum.max(axis=(0, 2, 3)), ())
+    shape = layer.shape
+    output = np.empty((len(x), shape.n_outputs))
+    low, high = np.full(shape.out_channels, np.inf), np.full(shape.out_channels, -np.inf)
+    for part in chunks(shape, len(x)):
+        psum = conv_sums(shape, layer.weight, x[part]) + layer.bias[:, None, None]
+        output[part] = pool_float(shape, CONV_ACTIVATIONS[layer.activation](psum))
+        np.minimum(low, psum.min(axis=(0, 2, 3)), out=low)
+        np.maximum(high, psum.max(axis=(0, 2, 3)), out=high)
+    return LayerTrace(output, low, high, ())
 
 
 def _trace_dense(layer: Dense, x: Float) -> LayerTrace:

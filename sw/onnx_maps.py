@@ -8,7 +8,7 @@ the one behind it. What cannot be merged becomes a 1×1 depthwise convolution of
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from onnx import NodeProto
@@ -113,11 +113,32 @@ def _same(size: int, kernel: int, stride: int, upper: bool) -> tuple[int, int]:
 def pool(walk: Walk, node: NodeProto, value: Value) -> Data:
     """A pooling node; goes into the convolution before it, if that has none yet."""
     data = walk.chain_data(node, value)
-    channels, height, width = map_of(walk, node, data)
+    _, height, width = map_of(walk, node, data)
     window = (height, width) if node.op_type.startswith("Global") else _window(node, data, (height, width))
     if window == (1, 1) and not node.op_type.startswith("Global"):
         return data
-    kind, end = POOLING[node.op_type], walk.layers[-1] if walk.layers else None
+    return _pooled(walk, node, data, POOLING[node.op_type], window)
+
+
+def mean(walk: Walk, node: NodeProto, values: list[Value]) -> Data:
+    """A ReduceMean node over all rows and columns, which is global average pooling."""
+    data = walk.chain_data(node, values[0])
+    _, height, width = map_of(walk, node, data)
+    attributes = attributes_of(node)
+    listed = walk.constant(node, values[1]) if len(values) > 1 else None
+    axes = attributes.get("axes", []) if listed is None else listed.tolist()
+    rank = data.probe.ndim
+    if sorted(axis % rank for axis in axes) != list(range(2, rank)):
+        refuse(node, f"it takes the mean over axes {axes}; only that over all rows and columns of maps is supported")
+    pooled = _pooled(walk, node, data, "average", (height, width))
+    kept = attributes.get("keepdims", 1)
+    return pooled if kept else replace(pooled, probe=pooled.probe.reshape(pooled.probe.shape[:2]))
+
+
+def _pooled(walk: Walk, node: NodeProto, data: Data, kind: Pooling, window: tuple[int, int]) -> Data:
+    """Pool with the convolution before, or with one of its own."""
+    channels, height, width = map_of(walk, node, data)
+    end = walk.layers[-1] if walk.layers else None
     if not (isinstance(end, Conv) and _reads(end) == (channels, height, width) and _takes(end, kind, window)):
         end = unit_conv(walk, node, (channels, height, width))
     else:
@@ -224,6 +245,20 @@ def batch_norm(walk: Walk, node: NodeProto, values: list[Value]) -> Data:
     return walk.append(scaled(end, gain, shift), data.probe, data.width)
 
 
+def add(walk: Walk, node: NodeProto, data: Data, constant: np.ndarray) -> Data:
+    """An Add of one number, or one for each channel, to a map."""
+    size = map_of(walk, node, data)
+    shape = (1,) * (data.probe.ndim - constant.ndim) + constant.shape
+    if constant.size != 1 and (constant.size != size[0] or len(shape) < 2 or shape[1] != size[0]):
+        refuse(node, f"the constant that it adds has shape {constant.shape}, but must be one number, or one for each "
+                     f"of the {size[0]} channels")
+    end = conv_end(walk, node, data, ("none", "max", "average"))
+    if end is None or _reads(end) != size:
+        refuse(node, "its input is not the map that the convolution before it made; add before reshaping")
+    shift = np.broadcast_to(constant.astype(np.float64).ravel(), (size[0],))
+    return walk.append(replace(end, bias=end.bias + shift), data.probe, data.width)
+
+
 def scaled(layer: Conv, gain: np.ndarray, shift: np.ndarray) -> Conv:
     """The layer with its sums multiplied by ``gain`` (out_channels,) and increased by ``shift``."""
     return replace(layer, weight=layer.weight * gain[:, None, None, None], bias=layer.bias * gain + shift)
@@ -252,7 +287,7 @@ def pad(walk: Walk, node: NodeProto, values: list[Value]) -> Data:
     data = walk.chain_data(node, values[0], padded=True)
     map_of(walk, node, data)
     attributes, rank = attributes_of(node), data.probe.ndim
-    mode: Literal["constant"] | str = attributes.get("mode", b"constant").decode()
+    mode = attributes.get("mode", b"constant").decode()
     rest = [walk.constant(node, value) for value in (*values[1:], None, None, None)[:3]]
     pads = attributes.get("pads") if rest[0] is None else rest[0].tolist()
     fill = attributes.get("value", 0.0) if rest[1] is None else rest[1].item()

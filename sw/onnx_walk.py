@@ -20,6 +20,7 @@ import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto
 
 from . import onnx_maps as maps
+from .conv import Conv
 from .errors import AmacrineError
 from .network import GRU, LSTM, Dense, Layer, Network
 from .onnx_nodes import attributes_of, check_recurrent_attributes, evaluate, node_name, refuse, reorder_gates
@@ -34,7 +35,8 @@ FOLDABLE = MOVES | {"Add", "Constant", "ConstantOfShape", "Div", "Equal", "Mul",
                     "Shape", "Size", "Sub", "Where"}
 ACTIVATION_OF: dict[str, Literal["relu", "sigmoid", "tanh"]] = {
     "Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh"}
-LAYER_OPERATORS = ({"Add", "BatchNormalization", "Clip", "Dropout", "GRU", "Gemm", "LSTM", "MatMul", "Pad"}
+LAYER_OPERATORS = ({"Add", "BatchNormalization", "Clip", "Dropout", "GRU", "Gemm", "LSTM", "MatMul", "Pad",
+                    "ReduceMean"}
                    | ACTIVATION_OF.keys() | maps.MAP_OPERATORS)
 FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
 ONLY_CHAINS = "only a chain without branches is supported"
@@ -127,6 +129,8 @@ class Walk:
             return maps.pool(self, node, values[0])
         if node.op_type == "BatchNormalization":
             return maps.batch_norm(self, node, values)
+        if node.op_type == "ReduceMean":
+            return maps.mean(self, node, values)
         if node.op_type == "Pad":
             return maps.pad(self, node, values)
         if node.op_type == "Clip":
@@ -259,7 +263,10 @@ class Walk:
         constant = next((value for value in values if isinstance(value, np.ndarray)), None)
         if constant is None:
             refuse(node, f"it adds two computed tensors; {ONLY_CHAINS}")
-        data = self.chain_end(node, next(value for value in values if value is not constant))
+        data = self.chain_data(node, next(value for value in values if value is not constant))
+        if self.is_image and data.probe.ndim > 2 and all(isinstance(layer, Conv) for layer in self.layers):
+            return maps.add(self, node, data, constant)
+        self.check_features(node, data)
         bias = self.bias_row(node, constant, data.width)
         layer, data = self.linear_end(node, data)
         data = self.extend(replace(layer, bias=layer.bias + bias), data, data.width)

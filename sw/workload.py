@@ -152,7 +152,10 @@ def load_vectors(
 
 
 def network_inputs(network: Network, path: Path) -> np.ndarray:
-    """Input vectors (T, n_inputs) for a network from a .npy file, float64."""
+    """Input vectors (T, n_inputs) for a network from a .npy file, float64.
+
+    Maps may have their own axes there: (T, channels, rows, columns), or one of these less.
+    """
     try:
         array = np.load(path, allow_pickle=False)
     except OSError as error:
@@ -163,6 +166,8 @@ def network_inputs(network: Network, path: Path) -> np.ndarray:
     if not isinstance(array, np.ndarray):
         array.close()
         raise AmacrineError(f"{path} is an archive of arrays; write one array with numpy.save")
+    if array.ndim > 2 and isinstance(network.layers[0], Conv) and array[0].size == network.n_inputs:
+        array = array.reshape(len(array), -1)  # maps with their axes
     try:
         return network.check_input(array)
     except AmacrineError as error:

@@ -20,7 +20,7 @@ from amacrine.sw.qlayers import QConv, QDense, Source
 from amacrine.sw.quantise import quantise, sqnr_report
 from amacrine.sw.quantised import QuantisedNetwork
 from amacrine.sw.thresholds import parse_thresholds
-from amacrine.sw.workload import check_threshold_names
+from amacrine.sw.workload import check_threshold_names, network_inputs
 
 SHAPES = {
     "plain": ConvShape(2, 5, 6, 3, (3, 3)),
@@ -203,6 +203,20 @@ def test_golden_is_exact_at_the_largest_sums_and_goes_on_from_call_to_call():
     np.testing.assert_array_equal(np.concatenate([part.macs("conv.input") for part in parts]), run.macs("conv.input"))
 
 
+def test_chunks_change_nothing(monkeypatch):
+    rng = np.random.default_rng(6)
+    q = qconv(rng, SHAPES["average 2x2"], "identity")
+    network, x = network_of(q), maps(rng, 7, 98)
+    float_network = Network("n", (conv(rng, q.shape),))
+    whole, trace = Golden(network).run(x).outputs, float_network.trace(x)["conv"]
+    monkeypatch.setattr("amacrine.sw.conv.CHUNK", 3 * 49 * (2 * 9 + 3))
+    np.testing.assert_array_equal(Golden(network).run(x).outputs, whole)
+    parts = float_network.trace(x)["conv"]
+    np.testing.assert_allclose(parts.output, trace.output, atol=1e-9)
+    np.testing.assert_allclose(parts.psum_min, trace.psum_min)
+    np.testing.assert_allclose(parts.psum_max, trace.psum_max)
+
+
 def test_overflow_is_refused():
     shape = ConvShape(57, 3, 3, 1, (3, 3))
     q = QConv("conv", shape, np.full(shape.weight_shape, -128, np.int8), 15, 8, np.zeros(1, np.int32), "relu", 8)
@@ -351,6 +365,17 @@ def test_thresholds_are_for_other_layers():
     check_threshold_names(network, parse_thresholds("fc=1"))
     with pytest.raises(AmacrineError, match="layer 'c2' is a convolution, which leaves out zeros only"):
         quantise(network, x, parse_thresholds("c2=0.1"))
+
+
+def test_maps_from_files(tmp_path):
+    rng = np.random.default_rng(0)
+    network, x = small_cnn(rng), images(rng, 5, 2, 12, 12)
+    for shape in ((5, 288), (5, 2, 12, 12), (5, 2, 144)):
+        np.save(tmp_path / "x.npy", x.reshape(shape))
+        np.testing.assert_array_equal(network_inputs(network, tmp_path / "x.npy"), x)
+    np.save(tmp_path / "x.npy", x[:, :-1].reshape(5, 7, 41))
+    with pytest.raises(AmacrineError, match=r"shape \(steps, 288\) with at least one step, not \(5, 7, 41\)"):
+        network_inputs(network, tmp_path / "x.npy")
 
 
 def test_counts_and_compiler():

@@ -235,6 +235,60 @@ def test_relu_behind_a_recurrent_layer_goes_into_the_dense_one(tmp_path):
     assert isinstance(gru, GRU) and isinstance(fc, Dense) and fc.input_activation == "relu"
 
 
+@pytest.mark.parametrize("shape", [(1, 6, 1, 1), (6, 1, 1), (), (1,)])
+@pytest.mark.parametrize("keepdims", [0, 1])
+@pytest.mark.parametrize("opset", [13, 18])
+def test_biases_of_their_own_and_means(shape, keepdims, opset, tmp_path):
+    """As TensorFlow's converter and PyTorch's mean over the last axes give them."""
+    graph = Graph()
+    weight = graph.random("w", 6, 2, 3, 3)
+    x = graph.node("Conv", [graph.input("x", N, 2, 7, 6), weight], "product")
+    x = graph.node("Relu", [graph.node("Add", [x, graph.random("b", *shape)], "sum")], "relu")
+    inputs = [x, graph.integers("axes", 2, -1)] if opset == 18 else [x]
+    x = graph.node("ReduceMean", inputs, "mean", keepdims=keepdims, **({"axes": [2, -1]} if opset < 18 else {}))
+    graph.output(graph.dense(graph.node("Flatten", [x], "flat"), "fc", 6, 3))
+    conv_layer, fc = assert_maps_like_ort(graph, tmp_path, opset=opset)
+    assert conv_layer.shape.pooling == "average" and conv_layer.activation == "relu" and isinstance(fc, Dense)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_random_networks(seed, tmp_path):
+    """Stacks of what is supported, in any order."""
+    graph = Graph(seed)
+    rng, is_row = np.random.default_rng(seed), seed % 3 == 0
+    channels, sides = int(rng.integers(1, 5)), [int(side) for side in rng.integers(9, 14, 1 if is_row else 2)]
+    x = graph.input("x", N, channels, *sides)
+    zero, six = graph.constant("zero", 0.0), graph.constant("six", 6.0)
+    for i in range(int(rng.integers(1, 4))):
+        groups = int(rng.choice([g for g in (1, 2, 3, 4) if channels % g == 0]))
+        outs = groups * int(rng.integers(1, 4))
+        kernel = [int(rng.integers(1, 1 + min(4, side))) for side in sides]
+        pads = [int(pad) for pad in rng.integers(0, 3, 2 * len(sides))]
+        strides = [int(step) for step in rng.integers(1, 3, len(sides))]
+        x = conv(graph, x, f"c{i}", channels, outs, kernel, group=groups, pads=pads, strides=strides)
+        channels = outs
+        sides = [(side + pads[axis] + pads[axis + len(sides)] - kernel[axis]) // strides[axis] + 1
+                 for axis, side in enumerate(sides)]
+        for step in rng.permutation(["norm", "activation", "pool"])[:int(rng.integers(4))]:
+            name = f"{step}{i}"
+            if step == "norm":
+                x = norm(graph, x, name, channels)
+            elif step == "activation":
+                function = str(rng.choice(["Relu", "Clip", "Sigmoid", "Tanh"]))
+                x = graph.node(function, [x, zero, six] if function == "Clip" else [x], name)
+            elif min(sides) > 1:
+                window = [2] * len(sides)
+                x = graph.node(str(rng.choice(["MaxPool", "AveragePool"])), [x], name, kernel_shape=window,
+                               strides=window)
+                sides = [side // 2 for side in sides]
+    if rng.random() < 0.5:
+        x = graph.node(str(rng.choice(["GlobalMaxPool", "GlobalAveragePool"])), [x], "global")
+        sides = [1]
+    n = channels * int(np.prod(sides))
+    graph.output(graph.dense(graph.node("Flatten", [x], "flat"), "fc", n, 3))
+    assert_maps_like_ort(graph, tmp_path)
+
+
 # ---- refusals ---------------------------------------------------------------------------------------------
 
 
@@ -338,6 +392,14 @@ def build_channels_last_at_the_end(graph):
     return graph.dense(graph.node("Flatten", [x], "flat"), "fc", 48, 4)
 
 
+def build_mean_of_rows(graph):
+    return graph.node("ReduceMean", [conv(graph, "x", "c", 4, 3, (3, 3))], "y", axes=[2])
+
+
+def build_bias_for_each_column(graph):
+    return graph.node("Add", [conv(graph, "x", "c", 4, 3, (3, 3)), graph.random("b", 4)], "y")
+
+
 def build_training_norm(graph):
     end = norm(graph, conv(graph, "x", "c", 4, 3, (3, 3)), "y", 3, training_mode=1)
     graph.nodes[-1].output.extend(["mean", "variance"])
@@ -367,6 +429,8 @@ def build_training_norm(graph):
     (build_other_maps, "layer 'y_node' reads maps of (8, 4, 2), but layer 'c_node' before it makes (4, 4, 4)"),
     (build_dense_on_columns, "MatMul node 'y_product_node': the last axis of its input is not the 48 features"),
     (build_channels_last_at_the_end, "Transpose node 'y_node': it moves, adds or leaves out features"),
+    (build_mean_of_rows, "ReduceMean node 'y_node': it takes the mean over axes [2]; only that over all rows"),
+    (build_bias_for_each_column, "Add node 'y_node': the constant that it adds has shape (4,), but must be one number"),
     (build_training_norm, "BatchNormalization node 'y_node': its training mode is not off"),
 ])
 def test_maps_that_are_refused(build, start, tmp_path):
