@@ -23,6 +23,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from amacrine.sw.conv_layout import ConvParameters
 from amacrine.sw.errors import AmacrineError
 from amacrine.sw.extras import need
 from amacrine.sw.layout import Parameters
@@ -100,6 +101,20 @@ def measure_sdram(seeds: Iterable[int]) -> Iterator[AreaRow]:
             synthesise(SdramController(MT48LC16M16, 133e6), folder, yosys)
     for seed in seeds:
         yield place(folder / "top.json", seed, 0, nextpnr, SDRAM_MHZ)
+
+
+def measure_cnn(macs: int, seeds: Iterable[int]) -> Iterator[AreaRow]:
+    """The CNN engine's rows, with kernels coming `macs` weights, up to 8, at a time; ``pes`` is the number of MACs."""
+    yosys, nextpnr = tool("yosys"), tool("nextpnr-ecp5")
+    need("amaranth", extra="synth")
+    from amacrine.hw.conv import ConvEngine
+
+    chosen, port = ConvParameters(macs=macs), Parameters(pes=min(macs, 8))
+    with cached(f"area {chosen} {port} {yosys} {SYNTHESIS} {LOGIC_PS} {source_digest()}") as (folder, done):
+        if not done:
+            synthesise(ConvEngine(chosen, port), folder, yosys)
+    for seed in seeds:
+        yield place(folder / "top.json", seed, macs, nextpnr)
 
 
 def median(rows: Iterable[AreaRow]) -> float:

@@ -155,6 +155,20 @@ class SimulatedConv:
         restored[:, self.program.output_order] = outputs
         return SimulatedMaps(restored, {name: after[name] - before[name] for name in COUNTERS})
 
+    def run_alone(self, x: np.ndarray) -> int:
+        """Run one map (1, n_inputs) through passes whose results stay in feature memory; the cycles they took."""
+        streamed = np.ascontiguousarray(x[:, self.program.input_order], np.int16)
+        times = [np.zeros(1, np.uint64) for _ in range(3)]
+        nothing = np.empty((1, 1), np.int16)
+        self._library.simulation_begin(
+            self._simulation, streamed.ctypes.data, nothing.ctypes.data, *(time.ctypes.data for time in times),
+            1, streamed.shape[1], 1, 0, 0, 0, 1)
+        before, now = -1, 0
+        while now != before or not now:      # the counter stands still when all is done
+            self._library.simulation_run(self._simulation, CHUNK_CYCLES)
+            before, now = now, self.counters()["cycles"]
+        return now
+
     def counters(self) -> dict[str, int]:
         """Counts since the start, by name."""
         return {name: self.read(ConvRegister[name.upper()]) for name in COUNTERS}

@@ -15,6 +15,7 @@ from amacrine.sim.build import check_tools
 
 from . import options, progress
 from .cli import LazyGroup
+from .errors import AmacrineError
 from .extras import need
 from .files import check_writable, write_atomically
 from .report import aligned
@@ -23,6 +24,7 @@ COMMANDS = {
     "utilisation": ("amacrine.sw.cli_bench:utilisation", "Share of cycles in which a weight word is consumed."),
     "realtime": ("amacrine.sw.cli_bench:realtime", "Milliseconds a frame of NSNet2 on a simulated board."),
     "sdram": ("amacrine.sw.cli_bench:sdram", "Share of cycles in which the SDRAM controller reads a word."),
+    "cnn": ("amacrine.sw.cli_bench:cnn", "Share of the MACs' cycles that zero-skipping convolutions use."),
     "area": ("amacrine.sw.cli_bench:area", "Clock and area on an ECP5, placed and routed."),
 }
 
@@ -64,6 +66,40 @@ def utilisation(hidden: tuple[int, ...], sparsity: tuple[float, ...], pes: tuple
 
 
 @click.command()
+@click.option("--zeros", type=click.FloatRange(0, 1, max_open=True), multiple=True, default=(0.0, 0.5, 0.8, 0.9),
+              show_default=True, help="Share of input elements that are zero; may be repeated.")
+@click.option("--layer", "names", multiple=True, metavar="NAME", help="Only this layer; may be repeated.")
+@click.option("--vgg19", is_flag=True, help="The layer shapes of VGG19, cropped, at 73 % zeros, instead.")
+@click.option("--macs", type=click.IntRange(4, 64), default=16, show_default=True, help="MACs of the CNN engine.")
+@options.json_file
+def cnn(zeros: tuple[float, ...], names: tuple[str, ...], vgg19: bool, macs: int, json_path: Path | None) -> None:
+    """Useful multiplications per MAC and cycle of single convolutions, over whole layers with everything counted.
+
+    A multiplication is useful if its input is not zero and input, kernel element and output channel exist. Every
+    result is compared with the golden model. Takes some minutes.
+    """
+    from amacrine.sim.conv_bench import LAYERS, VGG19, VGG19_ZEROS, measure
+
+    check_tools()
+    if json_path is not None:
+        check_writable(json_path)
+    table = VGG19 if vgg19 else LAYERS
+    if unknown := set(names) - set(table):
+        raise AmacrineError(f"there is no layer {min(unknown)!r} to measure; choose from {', '.join(table)}")
+    cases = list(product(names or table, (VGG19_ZEROS,) if vgg19 else zeros))
+    rows: list[dict[str, Any]] = []
+    for number, (name, share) in enumerate(cases, 1):
+        with progress.clock(f"layer {number} of {len(cases)}"):
+            rows.append(measure(name, table[name], share, macs).as_dict())
+    finish(rows, json_path)
+    if vgg19:
+        dense = sum(row["dense_macs"] for row in rows)
+        cycles = sum(row["cycles"] for row in rows)
+        click.echo(f"all layers: {dense / (macs * cycles):.0%} of the dense peak, "
+                   f"{sum(row['useful_macs'] for row in rows) / (macs * cycles):.1%} utilisation")
+
+
+@click.command()
 @click.option("--chip", multiple=True, default=tuple(CHIPS), type=click.Choice(list(CHIPS)),
               help="May be repeated; otherwise all.")
 @click.option("--clock", type=click.FloatRange(20, 200), multiple=True, default=(100.0,), show_default=True,
@@ -89,10 +125,10 @@ def sdram(chip: tuple[str, ...], clock: tuple[float, ...], seed: int, json_path:
 
 
 @click.command()
-@click.option("--component", type=click.Choice(["engine", "sdram"]), default="engine", show_default=True,
-              help="The whole engine, or the SDRAM controller alone.")
+@click.option("--component", type=click.Choice(["engine", "cnn", "sdram"]), default="engine", show_default=True,
+              help="The whole column engine, the whole CNN engine, or the SDRAM controller alone.")
 @click.option("--pes", type=click.IntRange(1, 64), multiple=True, default=(8,), show_default=True,
-              help="Processing elements; may be repeated.")
+              help="Processing elements, or MACs of the CNN engine; may be repeated.")
 @click.option("--seed", type=click.IntRange(min=0), multiple=True, default=(1, 2, 3), show_default=True,
               help="Of the placement; may be repeated.")
 @options.json_file
@@ -100,17 +136,20 @@ def area(component: str, pes: tuple[int, ...], seed: tuple[int, ...], json_path:
     """Clock frequency and area, synthesised, placed and routed for an LFE5U-85F, speed grade 6."""
     if json_path is not None:
         check_writable(json_path)
-    from amacrine.sim.area import AreaRow, measure, measure_sdram, median
+    from amacrine.sim.area import AreaRow, measure, measure_cnn, measure_sdram, median
 
     if component == "sdram":
         pes = (0,)
     rows: list[AreaRow] = []
     for number, (count, one_seed) in enumerate(product(pes, seed), 1):
         with progress.clock(f"synthesis, placement and routing {number} of {len(pes) * len(seed)}"):
-            rows += measure(count, [one_seed]) if count else measure_sdram([one_seed])
+            if component == "cnn":
+                rows += measure_cnn(count, [one_seed])
+            else:
+                rows += measure(count, [one_seed]) if count else measure_sdram([one_seed])
     finish([row.as_dict() for row in rows], json_path)
     for count in pes:
-        what = f"{count} PEs" if count else "SDRAM controller"
+        what = "SDRAM controller" if not count else f"{count} {'MACs' if component == 'cnn' else 'PEs'}"
         click.echo(f"{what}: {median(row for row in rows if row.pes == count):.1f} MHz, median of {len(seed)}")
 
 

@@ -115,7 +115,7 @@ def _place_maps(layers: Sequence[QConv], params: ConvParameters) -> list[list[Pl
                                     f"{there} {what} of feature memory, and the CNN engine has {depth}, "
                                     f"{there - depth} too few; generate it with more, or use smaller maps.")
         upper = (params.map_depth - size[0], params.value_depth - size[1])
-        places.append([below if number % 2 == 0 else upper])
+        places.append([(0, 0) if last else below if number % 2 == 0 else upper])
         before, before_name = size, f"layer {layer.name!r} before"
     return places
 

@@ -19,7 +19,7 @@ ACTIVATIONS = ("identity", "relu", "relu6", "sigmoid", "tanh")
 
 
 def parameters(macs: int) -> ConvParameters:
-    return ConvParameters(macs=macs, value_depth=8192, map_depth=4096, kernel_depth=1024,
+    return ConvParameters(macs=macs, value_depth=8192, map_depth=4096, kernel_depth=2048,
                           psum_depth=SIZES[macs][1], pool_depth=256)
 
 

@@ -1,0 +1,110 @@
+"""MAC utilisation of the CNN engine: single layers with random kernels, whose inputs have a share of zeros."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from amacrine.sw.conv import reach
+from amacrine.sw.conv_compile import compile_convs
+from amacrine.sw.conv_layout import ConvParameters
+from amacrine.sw.convolution import ConvShape
+from amacrine.sw.errors import AmacrineError
+from amacrine.sw.golden import Golden
+from amacrine.sw.qlayers import QConv
+from amacrine.sw.quantised import QuantisedNetwork
+
+FRAC, WEIGHT_FRAC = 8, 10
+
+
+def _layer(channels: int, side: int, kernel: int, out: int = 0, stride: int = 1, groups: int = 1) -> ConvShape:
+    pad = kernel // 2
+    return ConvShape(channels, side, side, out or channels, (kernel, kernel), (stride, stride), (pad,) * 4, groups)
+
+
+#: name to shape
+LAYERS = {
+    "3x3, 56": _layer(64, 56, 3), "3x3, 28": _layer(64, 28, 3), "3x3, 28, 128": _layer(128, 28, 3),
+    "1x1, 28": _layer(64, 28, 1, 128), "5x5, 28": _layer(64, 28, 5), "stride 2": _layer(64, 28, 3, stride=2),
+    "odd channels": _layer(61, 28, 3, 67), "first": _layer(3, 56, 3, 64), "depthwise": _layer(64, 28, 3, groups=64),
+    "one channel": _layer(64, 28, 3, 1),
+}
+#: VGG19's convolutions (Simonyan, Zisserman, ICLR 2015, table 1), maps cropped to 28 or 14 a side
+VGG19 = {
+    "conv1_1": _layer(3, 28, 3, 64), "conv1_2": _layer(64, 28, 3), "conv2_1": _layer(64, 28, 3, 128),
+    "conv2_2": _layer(128, 28, 3), "conv3_1": _layer(128, 28, 3, 256), "conv3_2 to 3_4": _layer(256, 28, 3),
+    "conv4_1": _layer(256, 14, 3, 512), "conv4_2 to 4_4": _layer(512, 14, 3), "conv5_1 to 5_4": _layer(512, 14, 3),
+}
+VGG19_ZEROS = 0.73
+"""NullHop's figure for VGG19 is for its feature maps, of which so many elements are zero."""
+
+
+@dataclass(frozen=True)
+class ConvRow:
+    """One row of the table; MACs are multiplications, `dense_macs` those with zeros left in."""
+
+    layer: str
+    kernel: int
+    stride: int
+    cin: int
+    cout: int
+    height: int
+    width: int
+    macs_units: int
+    zeros: float
+    cycles: int
+    useful_macs: int
+    dense_macs: int
+    utilisation: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def bench_parameters(macs: int) -> ConvParameters:
+    """A generator whose memories hold every layer of the tables."""
+    return ConvParameters(macs=macs, value_depth=1 << 20, map_depth=1 << 15, kernel_depth=8192, psum_depth=1024,
+                          pool_depth=512)
+
+
+def measure(name: str, shape: ConvShape, zeros: float, macs: int, seed: int = 1) -> ConvRow:
+    """Run one map through one layer, compare it with the golden model, and count.
+
+    The kernels of the first pass load while the input comes; the cycles are those from the first pass's start until the
+    last result is in feature memory.
+
+    Raises
+    ------
+    AmacrineError : a result is not the golden model's
+    """
+    from .conv_engine import SimulatedConv
+
+    params = bench_parameters(macs)
+    rng = np.random.default_rng(seed)
+    x = rng.integers(1, 2000, (1, shape.n_inputs)).astype(np.int16)
+    x[rng.random(x.shape) < zeros] = 0
+    weight = rng.integers(-127, 128, shape.weight_shape).astype(np.int8)
+    bias = rng.integers(-1000, 1000, shape.out_channels).astype(np.int32)
+    layer = QConv("layer", shape, weight, WEIGHT_FRAC, FRAC, bias, "relu", FRAC)
+    # Behind it a layer that reads the result as it rests in feature memory, and sends one channel of it.
+    back = ConvShape(shape.out_channels, shape.out_height, shape.out_width, shape.out_channels, (1, 1),
+                     groups=shape.out_channels)
+    unit = QConv("back", back, np.full(back.weight_shape, 1, np.int8), 0, FRAC, np.zeros(back.out_channels, np.int32),
+                 "identity", FRAC)
+    program = compile_convs((layer, unit), params, min(macs, 64))
+    alone = sum(number == 0 for number, _ in program.plans)
+    golden = Golden(QuantisedNetwork("bench", (layer, unit), FRAC)).run(x)
+    with SimulatedConv(program, params, min(macs, 64)) as engine:
+        outputs = engine.run(x).outputs
+    if not np.array_equal(outputs, golden.outputs):
+        raise AmacrineError(f"the CNN engine's result of layer {name!r} differs from the golden model's; this is a "
+                            "fault in Amacrine, please report it.")
+    with SimulatedConv(replace(program, passes=program.passes[:alone]), params, min(macs, 64)) as engine:
+        cycles = engine.run_alone(x)
+    per_input = reach(shape)
+    useful = int(per_input[x[0] != 0].sum())
+    return ConvRow(name, shape.kernel[0], shape.stride[0], shape.in_channels, shape.out_channels, shape.in_height,
+                   shape.in_width, macs, zeros, cycles, useful, int(per_input.sum()),
+                   round(useful / (macs * cycles), 4))
