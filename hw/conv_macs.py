@@ -15,8 +15,6 @@ WRITE_DELAY = 3
 """Cycles from the read of a partial sum to the write of the new one."""
 ANSWER_CYCLES = 2
 """Cycles from a finisher's request to its answer."""
-VALUE_LANES = 4
-"""Lanes that share a register for the value: wires from one register to multipliers all over the FPGA are slow."""
 KERNEL_HOLD = 2
 """Cycles after the end of a pass in which `kernel_ready` and `kernel_base` may still be those of that pass."""
 
@@ -158,12 +156,9 @@ class ConvMacs(wiring.Component):
 
         weights_s2 = Signal(8 * self.params.macs, reset_less=True)
         m.d.sync += weights_s2.eq(self.kernel_data)
-        value_s1, bank_s2 = delay(m, run.value, 1), delay(m, bank_s1, 1)
+        value_s2, bank_s2 = delay(m, run.value, 2), delay(m, bank_s1, 1)
         after, forwarded = self._hazards(m, active_s1, bank_s1, psum_s1)
         for k in range(self.params.macs):
-            if k % VALUE_LANES == 0:        # `keep`, or synthesis makes one of them again
-                value_s2 = Signal(ACTIVATION, name=f"value{k}", attrs={"keep": 1}, reset_less=True)
-                m.d.sync += value_s2.eq(value_s1)
             m.submodules[f"lane{k}"] = lane = MacLane(self.depth)
             m.d.comb += [
                 lane.weight.eq(weights_s2.word_select(k, 8)), lane.value.eq(value_s2),

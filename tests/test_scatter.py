@@ -4,7 +4,8 @@ import cocotb
 import numpy as np
 from cocotb.triggers import RisingEdge
 from conv_core_benches import SCATTER, run_bench
-from conv_layers import check_reports, random_layer
+from conv_layers import Pass, check_reports, random_image, random_layer
+from conv_packing import random_convolution
 from streams import PATTERNS, SURPLUS_CYCLES, Codec, Ports, bench_test, generators, get, put
 
 from amacrine.hw.conv_numerics import FEATURE, conv_op_layout
@@ -12,7 +13,7 @@ from amacrine.hw.scatter import scatter_job_layout
 
 PES = list(SCATTER)
 ELEMENT = Codec(FEATURE)
-SLOWEST = 60        # cycles until a final row is flushed
+SLOWEST = 60        # cycles until a final row is flushed, at most
 
 
 def test_scatter(tmp_path):
@@ -107,7 +108,22 @@ async def runs_are_the_convolution(dut, macs, p_idle, p_stall, slowest):
     bench = Bench(dut, macs, slowest, "random", p_idle, p_stall)
     passes = [each for _ in range(8) for each in random_layer(bench.np_rng, bench.params, bench.rng.randrange(1, 4))]
     await bench.run(passes, p_idle, p_stall)
-    assert slowest == 1 or bench.waits > 0
+
+
+@bench_test
+@cocotb.parametrize(macs=PES)
+async def rows_wait_for_their_slots(dut, macs):
+    """A finisher that is slower than the input rows, and as few slots as there may be; two passes."""
+    bench = Bench(dut, macs, SLOWEST, "slots")
+    geometry = {"kernel": (3, 3), "stride": (1, 1), "pads": (1, 1), "out_height": 10, "out_width": 8}
+    image, layer = random_image(bench.np_rng, (2, 10, 8)), []
+    for _ in range(2):
+        convolution = random_convolution(bench.np_rng, macs, image.shape, 0, 2, geometry)
+        layer.append(Pass(convolution, image, not layer))
+    for each in layer:
+        each.row_words, each.slots = max(other.words.shape[1] for other in layer), 4
+    await bench.run(layer, 0.0, 0.0)
+    assert bench.waits > 0
 
 
 @bench_test
