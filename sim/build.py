@@ -95,8 +95,8 @@ def source_digest() -> str:
     """Digest of everything a build depends on beside its parameters: gateware, harness, Python."""
     digest = hashlib.sha256(sys.version.encode())
     package = HERE.parent
-    shared = [package / "sw" / name for name in ("layout.py", "activation.py", "fixed.py", "protocol.py")]
-    simulated = [HERE / name for name in ("build.py", "top.py", "board_top.py", "sdram.py")]
+    shared = [package / "sw" / f"{name}.py" for name in ("layout", "conv_layout", "activation", "fixed", "protocol")]
+    simulated = [HERE / name for name in ("build.py", "top.py", "conv_engine.py", "board_top.py", "sdram.py")]
     simulated += sorted([*HERE.glob("*.cpp"), *HERE.glob("*.v")])
     for path in [*sorted((package / "hw").glob("*.py")), *shared, *simulated]:
         digest.update(path.name.encode() + path.read_bytes())

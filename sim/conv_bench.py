@@ -19,17 +19,19 @@ from amacrine.sw.quantised import QuantisedNetwork
 FRAC, WEIGHT_FRAC = 8, 10
 
 
-def _layer(channels: int, side: int, kernel: int, out: int = 0, stride: int = 1, groups: int = 1) -> ConvShape:
+def _layer(channels: int, side: int, kernel: int, out: int = 0, stride: int = 1, groups: int = 1,
+           rows: int = 0) -> ConvShape:
     pad = kernel // 2
-    return ConvShape(channels, side, side, out or channels, (kernel, kernel), (stride, stride), (pad,) * 4, groups)
+    return ConvShape(channels, rows or side, side, out or channels, (kernel, kernel), (stride, stride), (pad,) * 4,
+                     groups)
 
 
-#: name to shape
+#: name to shape; of the maps with 56 columns there are only 14 rows, so that they fit into the simulated memory
 LAYERS = {
-    "3x3, 56": _layer(64, 56, 3), "3x3, 28": _layer(64, 28, 3), "3x3, 28, 128": _layer(128, 28, 3),
+    "3x3, 56": _layer(64, 56, 3, rows=14), "3x3, 28": _layer(64, 28, 3), "3x3, 28, 128": _layer(128, 28, 3),
     "1x1, 28": _layer(64, 28, 1, 128), "5x5, 28": _layer(64, 28, 5), "stride 2": _layer(64, 28, 3, stride=2),
-    "odd channels": _layer(61, 28, 3, 67), "first": _layer(3, 56, 3, 64), "depthwise": _layer(64, 28, 3, groups=64),
-    "one channel": _layer(64, 28, 3, 1),
+    "odd channels": _layer(61, 28, 3, 67), "first": _layer(3, 56, 3, 64, rows=14),
+    "depthwise": _layer(64, 28, 3, groups=64), "one channel": _layer(64, 28, 3, 1),
 }
 #: VGG19's convolutions (Simonyan, Zisserman, ICLR 2015, table 1), maps cropped to 28 or 14 a side
 VGG19 = {
@@ -65,7 +67,7 @@ class ConvRow:
 
 def bench_parameters(macs: int) -> ConvParameters:
     """A generator whose memories hold every layer of the tables."""
-    return ConvParameters(macs=macs, value_depth=1 << 20, map_depth=1 << 15, kernel_depth=8192, psum_depth=1024,
+    return ConvParameters(macs=macs, value_depth=1 << 18, map_depth=1 << 15, kernel_depth=8192, psum_depth=1024,
                           pool_depth=512)
 
 
