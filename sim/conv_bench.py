@@ -87,7 +87,8 @@ def measure(name: str, shape: ConvShape, zeros: float, macs: int, seed: int = 1)
     rng = np.random.default_rng(seed)
     x = rng.integers(1, 2000, (1, shape.n_inputs)).astype(np.int16)
     x[rng.random(x.shape) < zeros] = 0
-    weight = rng.integers(-127, 128, shape.weight_shape).astype(np.int8)
+    largest = min(127, 100_000 // int(np.prod(shape.weight_shape[1:])))     # no partial sum may overflow
+    weight = rng.integers(-largest, largest + 1, shape.weight_shape).astype(np.int8)
     bias = rng.integers(-1000, 1000, shape.out_channels).astype(np.int32)
     layer = QConv("layer", shape, weight, WEIGHT_FRAC, FRAC, bias, "relu", FRAC)
     # Behind it a layer that reads the result as it rests in feature memory, and sends one channel of it.
