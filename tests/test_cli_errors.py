@@ -316,3 +316,8 @@ def test_the_real_process_shows_no_traceback(folder):
     assert result.stderr.startswith(f"amacrine: error: {folder / 'made.onnx'}: is not an ONNX file")
     assert result.stderr.count("\n") == 1
     assert not (folder / "out.npy").exists()
+
+
+def test_a_layer_that_the_cnn_bench_does_not_have(tmp_path):
+    assert "there is no layer 'nonsense' to measure; choose from 3x3, 56, " in refused(
+        tmp_path, "bench", "cnn", "--layer", "nonsense")
