@@ -96,7 +96,7 @@ def source_digest() -> str:
     digest = hashlib.sha256(sys.version.encode())
     package = HERE.parent
     shared = [package / "sw" / f"{name}.py" for name in ("layout", "conv_layout", "activation", "fixed", "protocol")]
-    simulated = [HERE / name for name in ("build.py", "top.py", "conv_engine.py", "board_top.py", "sdram.py")]
+    simulated = [HERE / name for name in ("build.py", "top.py", "board_top.py", "sdram.py")]
     simulated += sorted([*HERE.glob("*.cpp"), *HERE.glob("*.v")])
     for path in [*sorted((package / "hw").glob("*.py")), *shared, *simulated]:
         digest.update(path.name.encode() + path.read_bytes())
@@ -106,10 +106,12 @@ def source_digest() -> str:
 def build_simulation(parameters: Parameters, depth: int) -> Path:
     """The shared library of ``SimulationTop`` with the C++ harness around it (sim/harness.cpp)."""
     need("amaranth", extra="sim")
+    from amacrine.hw.engine import Engine
+
     from .top import SimulationTop
 
-    return build_library(f"simulation {parameters} {depth}", lambda: SimulationTop(parameters, depth), "ram.v",
-                         "harness.cpp")
+    return build_library(f"simulation {parameters} {depth}",
+                         lambda: SimulationTop(Engine(parameters), parameters, depth), "ram.v", "harness.cpp")
 
 
 def build_library(key: str, make: Callable[[], Any], model: str, harness: str) -> Path:

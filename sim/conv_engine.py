@@ -5,62 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from amaranth.hdl import Module
-from amaranth.lib import stream, wiring
-from amaranth.lib.wiring import In, Out, connect, flipped
 
-from amacrine.hw.conv import REGISTER_BITS, ConvEngine
-from amacrine.hw.memory import WeightMemory
-from amacrine.hw.numerics import ACTIVATION
+from amacrine.hw.conv import ConvEngine
 from amacrine.sw.conv_compile import ConvProgram
 from amacrine.sw.conv_layout import ConvParameters, ConvRegister
 from amacrine.sw.errors import AmacrineError
 from amacrine.sw.layout import Parameters
 
 from .build import build_library, load_library
-from .engine import FUNCTIONS
-from .top import MAX_LATENCY
+from .engine import CHUNK_CYCLES, FUNCTIONS
+from .top import SimulationTop
 
-CHUNK_CYCLES = 100_000
 DEAD_CYCLES = 20_000_000        # without an output: something is wrong
 COUNTERS = ("cycles", "events", "mac_cycles", "zero_macs")
-
-
-class ConvSimulationTop(wiring.Component):
-    """A `ConvEngine` and its `WeightMemory`, with the ports of `SimulationTop`.
-
-    Parameters
-    ----------
-    params, weight_params : of the CNN engine and of the weight port
-    depth : int
-        Words of weight memory.
-    """
-
-    def __init__(self, params: ConvParameters, weight_params: Parameters, depth: int):
-        self.params, self.weight_params, self.depth = params, weight_params, depth
-        super().__init__({
-            "input": In(stream.Signature(ACTIVATION)), "output": Out(stream.Signature(ACTIVATION)),
-            "bus_address": In(REGISTER_BITS), "bus_w_data": In(32), "bus_write": In(1), "bus_r_data": Out(32),
-            "weight_address": In(range(depth)), "weight_data": In(8 * weight_params.pes), "weight_write": In(1),
-            "latency": In(range(MAX_LATENCY + 1), init=1), "stall": In(8), "word_taken": Out(1),
-        })
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        m.submodules.engine = engine = ConvEngine(self.params, self.weight_params)
-        m.submodules.memory = memory = WeightMemory(self.weight_params, self.depth, MAX_LATENCY)
-        connect(m, engine.weights, memory.port)
-        connect(m, flipped(self.input), engine.input)
-        connect(m, engine.output, flipped(self.output))
-        m.d.comb += [
-            engine.bus_address.eq(self.bus_address), engine.bus_w_data.eq(self.bus_w_data),
-            engine.bus_write.eq(self.bus_write), self.bus_r_data.eq(engine.bus_r_data),
-            memory.write_address.eq(self.weight_address), memory.write_data.eq(self.weight_data),
-            memory.write_enable.eq(self.weight_write),
-            self.word_taken.eq(memory.port.data.valid & memory.port.data.ready),
-            memory.latency.eq(self.latency), memory.stall.eq(self.stall),
-        ]
-        return m
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +47,8 @@ class SimulatedConv:
         depth = max(1 << 20, 1 << (image.size - 1).bit_length()) // pes
         weight_params = Parameters(pes=pes)
         library = build_library(f"conv {params} {pes} {depth}",
-                                lambda: ConvSimulationTop(params, weight_params, depth), "ram.v", "harness.cpp")
+                                lambda: SimulationTop(ConvEngine(params, weight_params), weight_params, depth), "ram.v",
+                                "harness.cpp")
         self._library = load_library(library, "simulation", FUNCTIONS)
         self._simulation = self._library.simulation_new()
         self._library.simulation_memory(self._simulation, latency, int(memory_stall * 256))

@@ -6,7 +6,6 @@ from amaranth.hdl import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from amacrine.hw.engine import REGISTER_BITS, Engine
 from amacrine.hw.memory import WeightMemory
 from amacrine.hw.numerics import ACTIVATION
 from amacrine.sw.layout import Parameters
@@ -15,11 +14,13 @@ MAX_LATENCY = 128
 
 
 class SimulationTop(wiring.Component):
-    """An `Engine` and its `WeightMemory`, with the host's side of both as ports.
+    """An engine and its `WeightMemory`, with the host's side of both as ports.
 
     Parameters
     ----------
+    engine : Engine or ConvEngine
     params : Parameters
+        Of its weight port.
     depth : int
         Words of weight memory.
 
@@ -29,18 +30,18 @@ class SimulationTop(wiring.Component):
         A weight word is consumed in this cycle.
     """
 
-    def __init__(self, params: Parameters, depth: int):
-        self.params, self.depth = params, depth
+    def __init__(self, engine: wiring.Component, params: Parameters, depth: int):
+        self.engine, self.params, self.depth = engine, params, depth
         super().__init__({
             "input": In(stream.Signature(ACTIVATION)), "output": Out(stream.Signature(ACTIVATION)),
-            "bus_address": In(REGISTER_BITS), "bus_w_data": In(32), "bus_write": In(1), "bus_r_data": Out(32),
+            "bus_address": In(len(engine.bus_address)), "bus_w_data": In(32), "bus_write": In(1), "bus_r_data": Out(32),
             "weight_address": In(range(depth)), "weight_data": In(8 * params.pes), "weight_write": In(1),
             "latency": In(range(MAX_LATENCY + 1), init=1), "stall": In(8), "word_taken": Out(1),
         })
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.engine = engine = Engine(self.params)
+        m.submodules.engine = engine = self.engine
         m.submodules.memory = memory = WeightMemory(self.params, self.depth, MAX_LATENCY)
         connect(m, engine.weights, memory.port)
         connect(m, flipped(self.input), engine.input)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .conv import pool_shift
-from .conv_layout import MAP_BITS, PASS_FIELDS, PASSES, SLAB_FIELDS, ConvParameters, Pool
+from .conv_layout import MAP_BITS, PASS_FIELDS, PASSES, SLAB_FIELDS, ConvParameters
 from .conv_pack import ConvPass, pack_pass, plan_passes, pool_mode
 from .convolution import ConvShape
 from .errors import AmacrineError
@@ -74,12 +74,14 @@ def compile_convs(layers: Sequence[QConv], params: ConvParameters, pes: int, fir
         raise AmacrineError(f"The CNN engine has {params.macs} MACs, which {pes} weights in a word do not divide; "
                             "generate it with another number of one of them.")
     build = _Builder(params, pes, first_word)
-    places = _place_maps(layers, params)
+    plans = [plan_passes(layer.name, layer.shape, params) for layer in layers]
+    places = _place_maps(layers, plans, params)
     for place in places[0]:
         build.slabs.append(_slab(place, layers[0].shape.in_channels, 0))
     sources = [(0, 0, layers[0].shape.in_channels)]     # slab, first channel, channels of the map before
     for number, layer in enumerate(layers):
-        sources = _add_layer(build, number, layer, sources, places[number + 1][0], last=number == len(layers) - 1)
+        sources = _add_layer(build, number, layer, plans[number], sources, places[number + 1][0],
+                             last=number == len(layers) - 1)
     if len(build.passes) > PASSES:
         raise AmacrineError(f"The convolutions need {len(build.passes)} passes, and the CNN engine has {PASSES}, "
                             f"{len(build.passes) - PASSES} too few; use more MACs, larger memories or fewer layers.")
@@ -96,7 +98,8 @@ def _map_size(channels: int, height: int, width: int) -> Place:
     return height * width * -(-channels // MAP_BITS), height * width * channels
 
 
-def _place_maps(layers: Sequence[QConv], params: ConvParameters) -> list[list[Place]]:
+def _place_maps(layers: Sequence[QConv], plans: Sequence[Sequence[ConvPass]],
+                params: ConvParameters) -> list[list[Place]]:
     """Places of the maps: two of the input, one of each result; those of the layers in turn from below and above."""
     shape = layers[0].shape
     size = _map_size(shape.in_channels, shape.in_height, shape.in_width)
@@ -105,8 +108,7 @@ def _place_maps(layers: Sequence[QConv], params: ConvParameters) -> list[list[Pl
     before, before_name = (0, 0), "input"
     for number, layer in enumerate(layers):
         last = number == len(layers) - 1
-        plans = plan_passes(layer.name, layer.shape, params)
-        parts = [_map_size(plan.channels, layer.shape.out_height, layer.shape.out_width) for plan in plans]
+        parts = [_map_size(plan.channels, layer.shape.out_height, layer.shape.out_width) for plan in plans[number]]
         size = (0, 0) if last else (sum(maps for maps, _ in parts), sum(values for _, values in parts))
         for there, depth, what in zip((b + o + s for b, o, s in zip(below, before, size, strict=True)),
                                       (params.map_depth, params.value_depth), ("map words", "values"), strict=True):
@@ -126,11 +128,10 @@ def _slab(place: Place, channels: int, first_channel: int) -> list[int]:
     return [fields.get(name, 0) for name in SLAB_FIELDS]
 
 
-def _add_layer(build: _Builder, number: int, layer: QConv, sources: list[tuple[int, int, int]], place: Place,
-               last: bool) -> list[tuple[int, int, int]]:
+def _add_layer(build: _Builder, number: int, layer: QConv, plans: Sequence[ConvPass],
+               sources: list[tuple[int, int, int]], place: Place, last: bool) -> list[tuple[int, int, int]]:
     """Adds the passes of a layer; returns the slabs it makes: number, first channel, channels."""
     made = []
-    plans = plan_passes(layer.name, layer.shape, build.params)
     for index, plan in enumerate(plans):
         read = [slab for slab in sources if slab[1] < plan.in_high and slab[1] + slab[2] > plan.in_low]
         slab = len(build.slabs)
@@ -164,7 +165,7 @@ def _control(layer: QConv, plan: ConvPass, *, first: bool, reads_input: bool, de
 def _shifts(layer: QConv) -> int:
     """Shifts of partial sums, of a bounded function's result, and of a mean."""
     out = STATE_FRAC - layer.output_frac if layer.activation in BOUNDED else 0
-    mean = pool_shift(layer.shape) if pool_mode(layer.shape) != Pool.NONE and layer.shape.pooling == "average" else 0
+    mean = pool_shift(layer.shape) if layer.shape.pooling == "average" else 0
     return layer.scale - result_frac(layer) | out << 4 | mean << 8
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .conv import is_global
 from .conv_layout import ConvParameters, Pool
 from .convolution import ConvShape
 from .errors import AmacrineError
@@ -147,7 +148,7 @@ def pool_mode(shape: ConvShape) -> Pool:
     """The pooling of a layer, as the pass descriptor names it."""
     if shape.pooling == "none":
         return Pool.NONE
-    if shape.pool_window == (shape.conv_height, shape.conv_width):
+    if is_global(shape):
         return Pool.GLOBAL
     return Pool.ROW if shape.pool_window == (1, 2) else Pool.SQUARE
 

@@ -9,6 +9,7 @@ from cocotb.triggers import RisingEdge
 from networks import expected_counts, golden_runs, random_inputs, random_network
 from streams import PATTERNS, SURPLUS_CYCLES, Ports, bench_test, generators, get, put, signed, word
 
+from amacrine.hw.engine import Engine
 from amacrine.sim import cocotb_runner
 from amacrine.sim.top import SimulationTop
 from amacrine.sw import nsnet2
@@ -30,7 +31,7 @@ READ_CYCLES = 6
 
 def top():
     """The component under test."""
-    return SimulationTop(P8, WORDS)
+    return SimulationTop(Engine(P8), P8, WORDS)
 
 
 def test_random_networks(tmp_path):
