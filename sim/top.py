@@ -1,6 +1,8 @@
-"""The top that is simulated: an engine with an ideal weight memory."""
+"""The tops that are simulated: an engine with an ideal weight memory, and components for themselves."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from amaranth.hdl import Module
 from amaranth.lib import stream, wiring
@@ -54,4 +56,24 @@ class SimulationTop(wiring.Component):
             self.word_taken.eq(memory.port.data.valid & memory.port.data.ready),
             memory.latency.eq(self.latency), memory.stall.eq(self.stall),
         ]
+        return m
+
+
+class SideBySide(wiring.Component):
+    """Components side by side, so that all their benches share one build; port `p` of component `c` is `c__p`.
+
+    Parameters
+    ----------
+    parts : name to component
+    """
+
+    def __init__(self, parts: Mapping[str, wiring.Component]):
+        self.parts = parts
+        super().__init__({name: Out(part.signature) for name, part in parts.items()})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        for name, part in self.parts.items():
+            m.submodules[name] = part
+            connect(m, flipped(getattr(self, name)), part)
         return m

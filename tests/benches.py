@@ -16,6 +16,7 @@ from amacrine.hw.queue import Queue
 from amacrine.hw.sequencer import CellSequencer, ColumnSequencer, DescriptorTable
 from amacrine.hw.vectors import InputLoader, VectorMemory
 from amacrine.sim import cocotb_runner
+from amacrine.sim.top import SideBySide
 from amacrine.sw.layout import CELL_JOBS, COLUMN_JOBS, Function, Parameters
 
 SWEEP_WIDTH = 64
@@ -84,12 +85,12 @@ class FetchAndColumns(wiring.Component):
         return m
 
 
-class Components(wiring.Component):
-    """All components; port `p` of component `c` is `c__p`."""
+class Components(SideBySide):
+    """All components."""
 
     def __init__(self):
         p8 = PARAMETERS[8]
-        self.parts = {
+        parts = {
             "queue": Queue(8, 4, margin=1), "function": FunctionUnit(), "sweep": FunctionSweep(),
             "pre": PreActivation(), "counters": Counters(),
             "table": DescriptorTable(TABLE_FIELDS, TABLE_ROWS), "memory": WeightMemory(p8, MEMORY_WORDS),
@@ -98,19 +99,12 @@ class Components(wiring.Component):
         }
         for pes, parameters in PARAMETERS.items():
             lanes = parameters.lanes
-            self.parts |= {
+            parts |= {
                 f"encoder{lanes}": Encoder(parameters), f"vectors{lanes}": VectorMemory(parameters),
                 f"loader{lanes}": InputLoader(parameters), f"columns{pes}": FetchAndColumns(parameters),
                 f"cell{pes}": Cell(parameters),
             }
-        super().__init__({name: Out(part.signature) for name, part in self.parts.items()})
-
-    def elaborate(self, platform):
-        m = Module()
-        for name, part in self.parts.items():
-            m.submodules[name] = part
-            connect(m, flipped(getattr(self, name)), part)
-        return m
+        super().__init__(parts)
 
 
 def run_bench(module, work, seed=1):

@@ -8,6 +8,7 @@ from amacrine.hw.conv_macs import ROWS, ConvMacs
 from amacrine.hw.kernel_buffer import KernelBuffer
 from amacrine.hw.scatter import Scatter
 from amacrine.sim import cocotb_runner
+from amacrine.sim.top import SideBySide
 from amacrine.sw.conv_layout import ConvParameters
 from amacrine.sw.layout import Parameters
 
@@ -68,22 +69,15 @@ class Middle(wiring.Component):
             m.d.comb += inner.eq(outer) if member.flow == In else outer.eq(inner)
 
 
-class ConvCore(wiring.Component):
-    """All parts; port `p` of part `c` is `c__p`."""
+class ConvCore(SideBySide):
+    """All parts."""
 
     def __init__(self):
-        self.parts = {f"macs{macs}": ConvMacs(params) for macs, params in MACS.items()}
-        self.parts |= {f"scatter{macs}": Scatter(params) for macs, params in SCATTER.items()}
-        self.parts |= {f"kernels{ratio}": KernelBuffer(*options) for ratio, options in BUFFERS.items()}
-        self.parts |= {f"middle{macs}": Middle(params, MIDDLE_PORTS[macs]) for macs, params in SCATTER.items()}
-        super().__init__({name: Out(part.signature) for name, part in self.parts.items()})
-
-    def elaborate(self, platform):
-        m = Module()
-        for name, part in self.parts.items():
-            m.submodules[name] = part
-            connect(m, flipped(getattr(self, name)), part)
-        return m
+        parts = {f"macs{macs}": ConvMacs(params) for macs, params in MACS.items()}
+        parts |= {f"scatter{macs}": Scatter(params) for macs, params in SCATTER.items()}
+        parts |= {f"kernels{ratio}": KernelBuffer(*options) for ratio, options in BUFFERS.items()}
+        parts |= {f"middle{macs}": Middle(params, MIDDLE_PORTS[macs]) for macs, params in SCATTER.items()}
+        super().__init__(parts)
 
 
 def run_bench(module, work, seed=1):

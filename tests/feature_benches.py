@@ -10,6 +10,7 @@ from amacrine.hw.features import FeatureMemory
 from amacrine.hw.map_decoder import DECODER_JOB, MapDecoder, slab_write_port
 from amacrine.hw.map_encoder import MapEncoder, encoder_job_layout
 from amacrine.sim import cocotb_runner
+from amacrine.sim.top import SideBySide
 from amacrine.sw.conv_layout import ConvParameters
 
 PARAMETERS = ConvParameters(macs=16, value_depth=8192, map_depth=2048)
@@ -55,20 +56,13 @@ class Loop(wiring.Component):
         return m
 
 
-class FrontEnd(wiring.Component):
-    """All components; port `p` of component `c` is `c__p`."""
+class FrontEnd(SideBySide):
+    """All components."""
 
     def __init__(self):
-        self.parts = {"memory": FeatureMemory(MEMORY), "loop": Loop(PARAMETERS), "large": Loop(LARGE)}
-        self.parts |= {f"encoder{lanes}": MapEncoder(PARAMETERS, lanes) for lanes in ENCODER_LANES}
-        super().__init__({name: Out(part.signature) for name, part in self.parts.items()})
-
-    def elaborate(self, platform):
-        m = Module()
-        for name, part in self.parts.items():
-            m.submodules[name] = part
-            connect(m, flipped(getattr(self, name)), part)
-        return m
+        parts = {"memory": FeatureMemory(MEMORY), "loop": Loop(PARAMETERS), "large": Loop(LARGE)}
+        parts |= {f"encoder{lanes}": MapEncoder(PARAMETERS, lanes) for lanes in ENCODER_LANES}
+        super().__init__(parts)
 
 
 def run_bench(module, work, seed=1):

@@ -12,6 +12,7 @@ from amacrine.hw.numerics import delay
 from amacrine.hw.stream_buffers import InputBuffer, OutputBuffer
 from amacrine.hw.uart import UartReceiver, UartTransmitter
 from amacrine.sim import cocotb_runner
+from amacrine.sim.top import SideBySide
 from amacrine.sw.layout import Register
 
 RATES = {"4": (4, 1), "8": (8, 1), "33": (100_000_000, 3_000_000)}
@@ -208,27 +209,20 @@ class LinkBench(wiring.Component):
         return m
 
 
-class LinkComponents(wiring.Component):
-    """All components of the link; port `p` of component `c` is `c__p`."""
+class LinkComponents(SideBySide):
+    """All components of the link."""
 
     def __init__(self):
-        self.parts = {
+        parts = {
             "decoder": CobsDecoder(), "encoder": CobsEncoder(), "frames_out": FrameTransmitter(),
             "frames_in": PlainPorts(FrameReceiver(RING_BYTES, RING_FRAMES)), "registers": LinkRegisters(),
             "inputs": InputBuffer(BUFFER_DEPTH, BUFFER_ORIGIN), "outputs": OutputBuffer(BUFFER_DEPTH, BUFFER_ORIGIN),
             "bench": PlainPorts(LinkBench()),
         }
         for name, (clock_hz, baud) in RATES.items():
-            self.parts |= {f"receiver{name}": PlainPorts(UartReceiver(clock_hz, baud)),
+            parts |= {f"receiver{name}": PlainPorts(UartReceiver(clock_hz, baud)),
                            f"transmitter{name}": UartTransmitter(clock_hz, baud)}
-        super().__init__({name: Out(part.signature) for name, part in self.parts.items()})
-
-    def elaborate(self, platform):
-        m = Module()
-        for name, part in self.parts.items():
-            m.submodules[name] = part
-            connect(m, flipped(getattr(self, name)), part)
-        return m
+        super().__init__(parts)
 
 
 def run_bench(module, work, seed=1):

@@ -5,13 +5,14 @@ from dataclasses import replace
 
 from amaranth.hdl import Module
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib.wiring import In, connect, flipped
 
 from amacrine.hw.sdram import pins_signature
 from amacrine.hw.sdram_chips import CHIPS, TYPICAL_LOOP, sampling, timings
 from amacrine.hw.weights import SdramWeights
 from amacrine.sim import cocotb_runner
 from amacrine.sim.sdram import CHIP_PORTS, ControllerOnChip, SimulatedSdram, attach_chip
+from amacrine.sim.top import SideBySide
 from amacrine.sw.layout import Parameters
 
 CLOCKS = (50_000_000, 100_000_000, 133_000_000)
@@ -90,7 +91,7 @@ def typical_boards(dut):
 
 
 def parts():
-    """All parts; port `p` of part `c` is `c__p`."""
+    """All parts."""
     named = {f"{name}_{clock // 1_000_000}": ControllerOnChip(chip, clock)
              for name, chip in SMALL.items() for clock in CLOCKS}
     for clock in CLOCKS:
@@ -108,18 +109,11 @@ def parts():
 PARTS = parts()
 
 
-class SdramParts(wiring.Component):
+class SdramParts(SideBySide):
     """All parts."""
 
     def __init__(self):
-        super().__init__({name: Out(part.signature) for name, part in PARTS.items()})
-
-    def elaborate(self, platform):
-        m = Module()
-        for name, part in PARTS.items():
-            m.submodules[name] = part
-            connect(m, flipped(getattr(self, name)), part)
-        return m
+        super().__init__(PARTS)
 
 
 def run_bench(module, work, **options):
