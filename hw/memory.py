@@ -28,6 +28,11 @@ def weight_port(params: Parameters):
     })
 
 
+def write_layout(params: Parameters):
+    """A word of K weights for the memory behind the weight port; bursts asked for after it was taken see it."""
+    return data.StructLayout({"address": unsigned(params.weight_address_bits), "data": unsigned(8 * params.pes)})
+
+
 class WeightMemory(wiring.Component):
     """Weights in block RAM; with `max_latency` above one, an ideal memory for simulation.
 
@@ -42,37 +47,43 @@ class WeightMemory(wiring.Component):
         Words. Costs depth · K bytes of block RAM.
     max_latency : int
         Longest latency that can be set; 1 builds no delay line.
+    writes : bool
+        Whether there is `write`.
 
     Members
     -------
     port : the weight port
     write_address, write_data, write_enable : In
         Loads the memory, a word a cycle.
+    write : In(stream of write_layout)
+        Words of the engine, at most one a cycle: not while the memory is loaded.
     latency : In(range(1, max_latency + 1))
         Cycles from a request to its first word. Change only while no burst is in flight.
     stall : In(8)
-        Probability in 1/256 that a cycle delivers nothing.
+        Probability in 1/256 that a cycle delivers nothing, and that one takes nothing.
     """
 
-    def __init__(self, params: Parameters, depth: int, max_latency: int = 1):
+    def __init__(self, params: Parameters, depth: int, max_latency: int = 1, writes: bool = False):
         if depth < 1 or max_latency < 1:
             raise ValueError(f"depth and max_latency must be at least 1, not {depth!r} and {max_latency!r}")
-        self.params, self.depth, self.max_latency = params, depth, max_latency
+        self.params, self.depth, self.max_latency, self.writes = params, depth, max_latency, writes
         super().__init__({
             "port": In(weight_port(params)),
             "write_address": In(range(depth)), "write_data": In(8 * params.pes), "write_enable": In(1),
             "latency": In(range(max_latency + 1), init=1), "stall": In(8),
+            **({"write": In(stream.Signature(write_layout(params)))} if writes else {}),
         })
 
     def elaborate(self, platform):
         m = Module()
-        read = self._ram(m)
+        stalled, stalled_write = self._stalled(m)
+        read = self._ram(m, self._written(m, stalled_write))
         request, data_out = self._delayed_request(m), self.port.data
         address, left = Signal(range(self.depth)), Signal(12)
         m.d.comb += [
             # A burst's first word is read in the cycle its request arrives.
             request.ready.eq((left == 0) & read.en),
-            read.en.eq((~data_out.valid | data_out.ready) & ~self._stalled(m)),
+            read.en.eq((~data_out.valid | data_out.ready) & ~stalled),
             read.addr.eq(Mux(left == 0, request.p.address, address)),
             data_out.payload.eq(read.data),
         ]
@@ -86,20 +97,29 @@ class WeightMemory(wiring.Component):
             m.d.sync += data_out.valid.eq(0)
         return m
 
-    def _ram(self, m):
+    def _written(self, m, stalled):
+        """Enable, address and data of the words that are written, those that load the memory first."""
+        write = SimpleNamespace(en=self.write_enable, addr=self.write_address, data=self.write_data)
+        if not self.writes:
+            return write
+        m.d.comb += self.write.ready.eq(~(self.write_enable | stalled))
+        return SimpleNamespace(en=write.en | (self.write.valid & self.write.ready),
+                               addr=Mux(write.en, write.addr, self.write.p.address),
+                               data=Mux(write.en, write.data, self.write.p.data))
+
+    def _ram(self, m, written):
         """The words; returns a read port, data a cycle after the address."""
         if self.max_latency == 1:
             m.submodules.ram = ram = memory.Memory(shape=unsigned(8 * self.params.pes), depth=self.depth, init=[])
             write, read = ram.write_port(), ram.read_port()
-            m.d.comb += [write.addr.eq(self.write_address), write.data.eq(self.write_data),
-                         write.en.eq(self.write_enable)]
+            m.d.comb += [write.addr.eq(written.addr), write.data.eq(written.data), write.en.eq(written.en)]
             return read
         # Amaranth would write out the initial value of each of its millions of words.
         width = 8 * self.params.pes
         read = SimpleNamespace(addr=Signal(range(self.depth)), data=Signal(width), en=Signal())
         m.submodules.ram = Instance(
             "simulation_ram", p_WIDTH=width, p_DEPTH=self.depth, i_clk=ClockSignal(),
-            i_w_en=self.write_enable, i_w_addr=self.write_address, i_w_data=self.write_data,
+            i_w_en=written.en, i_w_addr=written.addr[:len(read.addr)], i_w_data=written.data,
             i_r_en=read.en, i_r_addr=read.addr, o_r_data=read.data)
         return read
 
@@ -129,9 +149,9 @@ class WeightMemory(wiring.Component):
         return late
 
     def _stalled(self, m):
-        """True in a share of `stall` / 256 of the cycles (16-bit Galois LFSR)."""
+        """For reads and for writes, true in a share of `stall` / 256 of the cycles (16-bit Galois LFSR)."""
         if self.max_latency == 1:
-            return Const(0)
+            return Const(0), Const(0)
         lfsr = Signal(16, init=0xACE1)
         m.d.sync += lfsr.eq(Mux(lfsr[0], (lfsr >> 1) ^ 0xB400, lfsr >> 1))
-        return lfsr[:8] < self.stall
+        return lfsr[:8] < self.stall, lfsr[8:] < self.stall

@@ -6,7 +6,8 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from amacrine.sw.layout import Parameters
 
-from .memory import weight_port
+from .memory import weight_port, write_layout
+from .numerics import request_layout
 from .queue import Queue
 from .sdram import SdramController, burst_layout, pins_signature
 from .sdram_chips import SdramChip, Timings
@@ -16,6 +17,8 @@ CHUNK = 16
 HOST_LENGTH_BITS = 16
 IN_FLIGHT = 16
 """Read bursts whose words have not all come."""
+PATIENCE = 16
+"""Cycles that words to be written wait for those behind them."""
 
 
 class Gather(wiring.Component):
@@ -119,6 +122,118 @@ class HostChunks(wiring.Component):
         return m
 
 
+class WordWrites(wiring.Component):
+    """Words of K weights to bursts of the chip, `CHUNK` words at most, in which words follow each other.
+
+    Takes a word in K/2 + 1 cycles. A burst is offered when all its words are here, and no further one will come, which
+    is when it cannot be added, when something `waits`, or after `PATIENCE` cycles.
+
+    Members
+    -------
+    write : In(stream of write_layout)
+    hold : In(1), waits : In(1)
+        No word is taken; and none is waited for.
+    chunk : Out(stream of burst_layout), words : Out(stream of 16 bits)
+        Words are always there when they are wanted.
+    empty : Out(1)
+        All bursts of all words were taken.
+    """
+
+    def __init__(self, params: Parameters, chip: SdramChip):
+        self.params, self.chip, self.ratio = params, chip, params.pes // 2
+        self.most = max(CHUNK, self.ratio)
+        super().__init__({
+            "write": In(stream.Signature(write_layout(params))), "hold": In(1), "waits": In(1),
+            "chunk": Out(stream.Signature(burst_layout(chip, self.most.bit_length()))),
+            "words": Out(stream.Signature(16)), "empty": Out(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.queue = queue = Queue(16, 1 << (2 * self.most - 1).bit_length())
+        connect(m, queue.o, flipped(self.words))
+        write, burst = self.write, self.chunk
+        following, parts = Signal.like(write.p.address), Signal(16 * self.ratio)
+        left, waited, fits = Signal(range(self.ratio)), Signal(range(PATIENCE)), Signal()
+        begun = burst.p.length != 0
+        m.d.comb += [
+            burst.p.write.eq(1), queue.i.payload.eq(parts[:16]),
+            fits.eq(~begun | ((write.p.address == following) & (burst.p.length <= self.most - self.ratio))),
+        ]
+        with m.FSM():
+            with m.State("WAIT_WORD"):
+                m.d.comb += [write.ready.eq(fits & ~self.hold), self.empty.eq(~begun)]
+                m.d.sync += [parts.eq(write.p.data), left.eq(self.ratio - 1), waited.eq(waited + 1)]
+                with m.If(write.valid & write.ready):
+                    m.d.sync += following.eq(write.p.address + 1)
+                    with m.If(~begun):
+                        m.d.sync += burst.p.address.eq(write.p.address * self.ratio)
+                    m.next = "SEND_PARTS"
+                with m.Elif(begun & (self.waits | write.valid | (waited == PATIENCE - 1))):
+                    m.next = "OFFER_BURST"
+            with m.State("SEND_PARTS"):
+                m.d.comb += queue.i.valid.eq(1)
+                with m.If(queue.i.ready):
+                    m.d.sync += [parts.eq(parts >> 16), left.eq(left - 1), burst.p.length.eq(burst.p.length + 1),
+                                 waited.eq(0)]
+                    with m.If(left == 0):
+                        m.next = "WAIT_WORD"
+            with m.State("OFFER_BURST"):
+                m.d.comb += burst.valid.eq(1)
+                with m.If(burst.ready):
+                    m.d.sync += burst.p.length.eq(0)
+                    m.next = "WAIT_WORD"
+        return m
+
+
+class ChunkMerge(wiring.Component):
+    """Chunks of the host and of the engine, in any order, with the words of those that are written.
+
+    A chunk of the engine goes first. No latency, a word a cycle.
+
+    Members
+    -------
+    host_chunk, engine_chunk : In(streams of burst_layout)
+    host_words, engine_words : In(streams of 16 bits)
+    chunk : Out(stream of burst_layout)
+        One that waits may give way to another.
+    words : Out(stream of 16 bits)
+    """
+
+    def __init__(self, chip: SdramChip, most: int):
+        self.chip, self.bits = chip, most.bit_length()
+        chunk, word = stream.Signature(burst_layout(chip, self.bits)), stream.Signature(16)
+        super().__init__({
+            "host_chunk": In(stream.Signature(burst_layout(chip, CHUNK.bit_length()))), "engine_chunk": In(chunk),
+            "host_words": In(word), "engine_words": In(word), "chunk": Out(chunk), "words": Out(word)})
+
+    def elaborate(self, platform):
+        m = Module()
+        owner_layout = data.StructLayout({"engine": 1, "words": self.bits})
+        m.submodules.order = order = Queue(owner_layout, 4)
+        host, engine, chunk = self.host_chunk, self.engine_chunk, self.chunk
+        m.d.comb += [
+            chunk.valid.eq((host.valid | engine.valid) & order.i.ready),
+            *(chunk.p[name].eq(Mux(engine.valid, engine.p[name], host.p[name]))
+              for name in ("address", "length", "write")),
+            host.ready.eq(chunk.valid & chunk.ready & ~engine.valid), engine.ready.eq(chunk.valid & chunk.ready),
+            order.i.valid.eq(chunk.valid & chunk.ready & chunk.p.write), order.i.p.engine.eq(engine.valid),
+            order.i.p.words.eq(chunk.p.length),
+        ]
+        owner, known, last, taken = Signal(owner_layout), Signal(), Signal(), Signal()
+        word = Mux(owner.engine, self.engine_words.payload, self.host_words.payload)
+        m.d.comb += [
+            self.words.payload.eq(word),
+            self.words.valid.eq(known & Mux(owner.engine, self.engine_words.valid, self.host_words.valid)),
+            taken.eq(self.words.valid & self.words.ready), order.o.ready.eq(~known | (taken & last)),
+            self.engine_words.ready.eq(taken & owner.engine), self.host_words.ready.eq(taken & ~owner.engine),
+        ]
+        with m.If(taken):
+            m.d.sync += [owner.words.eq(owner.words - 1), last.eq(owner.words == 2)]
+        with m.If(order.o.ready):
+            m.d.sync += [known.eq(order.o.valid), owner.eq(order.o.p), last.eq(order.o.p.words == 1)]
+        return m
+
+
 class SdramWeights(wiring.Component):
     """Weights in one SDRAM chip, for the engine to read and for a host to write and read.
 
@@ -126,6 +241,9 @@ class SdramWeights(wiring.Component):
     chip word a · K/2. The engine's bursts come first; the host's are done between them, `CHUNK` words at a time.
     Bursts are done in the order in which they were taken, and up to 16 may be in flight, so that the engine's
     next columns are opened while the present one streams. Latency about 20 cycles, K/2 cycles a weight word.
+
+    With `writes`, the engine also writes words, a burst of up to `CHUNK` words of the chip between two bursts that it
+    reads; what it asks for waits until the words taken before are written.
 
     A host's burst waits for the engine's words before it, which the engine must take.
 
@@ -136,10 +254,14 @@ class SdramWeights(wiring.Component):
     chip : SdramChip
     clock_hz : float
     capture, timings_override : as for `SdramController`
+    writes : bool
+        Whether there is `write`.
 
     Members
     -------
     port : the weight port
+    write : In(stream of write_layout)
+        Words of the engine.
     host_request : In(stream of {address, length, write})
         In words of the chip, 16 bits for the length.
     host_write_data, host_read_data : streams of 16 bits
@@ -152,16 +274,17 @@ class SdramWeights(wiring.Component):
     """
 
     def __init__(self, params: Parameters, chip: SdramChip, clock_hz: float, *, capture: int | None = None,
-                 timings_override: Timings | None = None):
+                 timings_override: Timings | None = None, writes: bool = False):
         if params.pes % 2:
             raise ValueError(f"SDRAM words hold two weights, so the number of PEs must be even, not {params.pes}")
         self.params, self.chip = params, chip
         self.ratio = params.pes // 2
         self.length_bits = 12 + (self.ratio - 1).bit_length()
         self._options = {"capture": capture, "timings_override": timings_override, "length_bits": self.length_bits}
-        self.clock_hz = clock_hz
+        self.clock_hz, self.writes = clock_hz, writes
         super().__init__({
             "port": In(weight_port(params)),
+            **({"write": In(stream.Signature(write_layout(params)))} if writes else {}),
             "host_request": In(stream.Signature(burst_layout(chip, HOST_LENGTH_BITS))),
             "host_write_data": In(stream.Signature(16)), "host_read_data": Out(stream.Signature(16)),
             "host_idle": Out(1), "initialised": Out(1), "pins": Out(pins_signature(chip))})
@@ -173,18 +296,43 @@ class SdramWeights(wiring.Component):
         connect(m, flipped(self.host_request), host.request)
         connect(m, flipped(self.host_write_data), host.write_data)
         connect(m, host.read_data, flipped(self.host_read_data))
-        connect(m, host.words, controller.write_data)
         connect(m, controller.pins, flipped(self.pins))
         m.d.comb += [self.initialised.eq(controller.initialised), self.host_idle.eq(host.idle)]
-        owners = self._requests(m, controller.request, host.chunk)
+        if self.writes:
+            owners = self._requests_and_writes(m, controller, host)
+        else:
+            connect(m, host.words, controller.write_data)
+            owners = self._requests(m, controller.request, self.port.request, host.chunk)
         self._answers(m, controller.read_data, host.answer, owners)
         return m
 
-    def _requests(self, m, request, chunk):
+    def _requests_and_writes(self, m, controller, host):
+        """Requests of the engine and of others; the engine's reads wait for its writes before them."""
+        m.submodules.writes = writes = WordWrites(self.params, self.chip)
+        connect(m, flipped(self.write), writes.write)
+        m.submodules.merge = merge = ChunkMerge(self.chip, writes.most)
+        for part, name in ((host, "host"), (writes, "engine")):
+            connect(m, part.chunk, getattr(merge, f"{name}_chunk"))
+            connect(m, part.words, getattr(merge, f"{name}_words"))
+        connect(m, merge.words, controller.write_data)
+        engine = self.port.request
+        reads = stream.Signature(request_layout(self.params)).create()
+        turn = Signal()         # a burst was read: if there is a word to be written, it goes first
+        m.d.comb += [
+            writes.hold.eq(engine.valid & ~turn), writes.waits.eq(engine.valid),
+            reads.payload.eq(engine.payload), engine.ready.eq(reads.ready & reads.valid),
+            reads.valid.eq(engine.valid & writes.empty & ~(turn & self.write.valid)),
+        ]
+        with m.If(engine.valid & engine.ready):
+            m.d.sync += turn.eq(1)
+        with m.Elif(writes.chunk.valid & writes.chunk.ready):
+            m.d.sync += turn.eq(0)
+        return self._requests(m, controller.request, reads, merge.chunk)
+
+    def _requests(self, m, request, engine, chunk):
         """Requests of both, one after the other; returns the queue of who reads how many words."""
         owner_layout = data.StructLayout({"host": 1, "words": self.length_bits})
         m.submodules.owners = owners = Queue(owner_layout, IN_FLIGHT)
-        engine = self.port.request
         free, take_engine, take_host = Signal(), Signal(), Signal()
         m.d.comb += [
             free.eq((~request.valid | request.ready) & owners.i.ready),

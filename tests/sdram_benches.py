@@ -35,6 +35,7 @@ FORGETFUL = replace(CHIP, refresh_rows=64, retention=64 * 7_812_500)
 #: the same without a controller; rows may be open for 30 us only
 BARE = replace(FORGETFUL, ras_max=30_000_000)
 
+WRITTEN = (2, 8, 12)
 WEIGHTS = {pes: Parameters(pes=pes, weight_address_bits=16) for pes in (2, 4, 8, 12)}
 
 
@@ -65,10 +66,12 @@ class BareChip(wiring.Component):
 class WeightsOnChip(wiring.Component):
     """Weights for K PEs, and their chip."""
 
-    def __init__(self, pes, chip=CHIP, clock_hz=100_000_000):
+    def __init__(self, pes, chip=CHIP, clock_hz=100_000_000, writes=False):
         self.chip, self.clock_hz, self.pes = chip, clock_hz, pes
-        weights = SdramWeights(WEIGHTS[pes], chip, clock_hz)
-        self.weights, self.names = weights, ("port", "host_request", "host_write_data", "host_read_data")
+        weights = SdramWeights(WEIGHTS[pes], chip, clock_hz, writes=writes)
+        self.weights, self.names = weights, ["port", "host_request", "host_write_data", "host_read_data"]
+        if writes:
+            self.names.append("write")
         super().__init__({
             **{name: weights.signature.members[name] for name in (*self.names, "initialised", "host_idle")},
             **CHIP_PORTS})
@@ -101,6 +104,7 @@ def parts():
               for name, (_, chip) in FAULTS.items()}
     named |= {f"right_{name}": ControllerOnChip(FAULTS[name][1]) for name in ("rcd", "rc", "rrd")}
     named |= {f"weights{pes}": WeightsOnChip(pes) for pes in WEIGHTS}
+    named |= {f"written{pes}": WeightsOnChip(pes, writes=True) for pes in WRITTEN}
     named |= {"forgetful": ControllerOnChip(FORGETFUL), "shallow": ControllerOnChip(CHIP, read_depth=2),
               "bare": BareChip(BARE)}
     return named

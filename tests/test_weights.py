@@ -3,9 +3,10 @@
 
 import cocotb
 import pytest
-from sdram_benches import SMALL, WEIGHTS, run_bench, typical_boards
+from sdram_benches import SMALL, WEIGHTS, WRITTEN, run_bench, typical_boards
 from streams import SURPLUS_CYCLES, Codec, Ports, bench_test, generators, get, put
 
+from amacrine.hw.memory import write_layout
 from amacrine.hw.numerics import request_layout
 from amacrine.hw.sdram import burst_layout
 from amacrine.hw.sdram_chips import MT48LC16M16
@@ -15,6 +16,7 @@ from amacrine.sw.layout import Parameters
 
 HOST = Codec(burst_layout(SMALL["MT48LC16M16A2"], HOST_LENGTH_BITS))
 ENGINE = {pes: Codec(request_layout(parameters)) for pes, parameters in WEIGHTS.items()}
+WRITE = {pes: Codec(write_layout(parameters)) for pes, parameters in WEIGHTS.items()}
 
 
 def test_weights(tmp_path):
@@ -27,11 +29,11 @@ def test_odd_numbers_of_pes_are_refused(pes):
         SdramWeights(Parameters(pes=pes), MT48LC16M16, 100e6)
 
 
-async def started(dut, pes):
-    part = Ports(dut, f"weights{pes}")
+async def started(dut, pes, name="weights", *also_zero):
+    part = Ports(dut, f"{name}{pes}")
     typical_boards(dut)
     await part.begin("port__request__valid", "port__data__ready", "host_request__valid", "host_write_data__valid",
-                     "host_read_data__ready")
+                     "host_read_data__ready", *also_zero)
     await part.until(lambda: part.initialised.value == 1)
     return part
 
@@ -119,3 +121,91 @@ async def columns_follow_each_other_closely(dut, pes):
         await part.cycles()
         items.append(part.port__data__valid.value == 1)
     assert sum(items) >= 0.95 * 8 * length
+
+
+class Observed:
+    """What the engine writes, and what its bursts must then read, in the order in which both are taken."""
+
+    def __init__(self, part, pes, content):
+        self.part, self.pes, self.content, self.expected, self.writes = part, pes, content, [], 0
+
+    def takes(self, name):
+        valid, ready = (getattr(self.part, f"{name}__{signal}").value for signal in ("valid", "ready"))
+        return valid == 1 and ready == 1
+
+    async def run(self):
+        while True:
+            await self.part.cycles()
+            wrote, reads = self.takes("write"), self.takes("port__request")
+            assert not (wrote and reads)
+            if wrote:
+                word = WRITE[self.pes].unpack(int(self.part.write__payload.value))
+                self.content[word["address"]] = word["data"]
+                self.writes += 1
+            if reads:
+                burst = ENGINE[self.pes].unpack(int(self.part.port__request__payload.value))
+                self.expected += [self.content[burst["address"] + n] for n in range(burst["length"])]
+
+
+def written_words(rng, pes, words, count):
+    """Planes that grow by turns, as the CNN engine writes them, and single words anywhere."""
+    ends, payloads = [0, words // 2], []
+    for _ in range(count):
+        plane, address = rng.randrange(2), rng.randrange(words)
+        if rng.random() < 0.9:
+            address, ends[plane] = ends[plane] % words, ends[plane] + 1
+        payloads.append(WRITE[pes].pack(address=address, data=rng.getrandbits(8 * pes)))
+    return payloads
+
+
+@bench_test
+@cocotb.parametrize((("p_idle", "p_stall"), [(0.0, 0.0), (0.2, 0.3), (0.95, 0.0), (0.0, 1.0)]), pes=list(WRITTEN))
+async def the_engine_reads_what_it_wrote(dut, pes, p_idle, p_stall):
+    """Bursts read the words that were taken before them, while a host works on another part of the memory."""
+    rng, _ = generators("engine writes", pes, p_idle)
+    part, ratio = await started(dut, pes, "written", "write__valid"), pes // 2
+    words, host = 120, 3000
+    content = [rng.getrandbits(16) for _ in range(words * ratio)]
+    await write(part, rng, 0, content)
+    observed = Observed(part, pes, [sum(content[a * ratio + i] << 16 * i for i in range(ratio)) for a in range(words)])
+    taken, read, expected = [], [], []
+    cocotb.start_soon(observed.run())
+    cocotb.start_soon(get(part, "port__data", taken, rng, p_stall))
+    cocotb.start_soon(get(part, "host_read_data", read, rng, p_stall))
+    bursts = [(rng.randrange(words - 16), rng.randrange(1, 17)) for _ in range(150)]
+    reads = cocotb.start_soon(
+        put(part, "port__request", [ENGINE[pes].pack(address=a, length=n) for a, n in bursts], rng, p_idle))
+    writes = cocotb.start_soon(put(part, "write", written_words(rng, pes, words, 300), rng, p_idle))
+    for _ in range(3):
+        chunk = [rng.getrandbits(16) for _ in range(rng.randrange(1, 60))]
+        await write(part, rng, host, chunk, p_idle)
+        await put(part, "host_request", [HOST.pack(address=host, length=len(chunk), write=0)], rng)
+        expected += chunk
+    await reads
+    await writes
+    await put(part, "port__request", [ENGINE[pes].pack(address=0, length=words)], rng)
+    await part.cycles()
+    await arrived(part, taken, len(observed.expected))
+    await arrived(part, read, len(expected))
+    assert observed.writes == 300 and len(observed.expected) == sum(n for _, n in bursts) + words
+    assert taken == observed.expected and read == expected
+
+
+@bench_test
+@cocotb.parametrize(pes=list(WRITTEN))
+async def words_in_a_row_are_written_fast(dut, pes):
+    """A word in K/2 + 1 cycles, and little more while bursts are read: 16 words, of the chip, each by turns."""
+    rng, _ = generators("write rate", pes)
+    part, ratio = await started(dut, pes, "written", "write__valid"), pes // 2
+    part.set(port__data__ready=1)
+    payloads = [WRITE[pes].pack(address=address, data=0) for address in range(400)]
+    for length in (0, max(16 // ratio, 1)):
+        writes = cocotb.start_soon(put(part, "write", payloads, rng))
+        if length:
+            cocotb.start_soon(put(part, "port__request", [ENGINE[pes].pack(address=0, length=length)] * 400, rng))
+        cycles = 0
+        while not writes.done():
+            await part.cycles()
+            cycles += 1
+        cocotb.log.info("%d words of %d weights in %d cycles, bursts of %d read", len(payloads), pes, cycles, length)
+        assert cycles < 400 * (ratio + 1) * (3.5 if length else 1.3) + 200
