@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from amaranth.hdl import Module, ResetInserter, Signal, unsigned
+from amaranth.hdl import Const, Module, ResetInserter, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -10,13 +10,16 @@ from amacrine.sw.conv_layout import ConvParameters, ConvRegister
 from amacrine.sw.layout import Parameters
 
 from .conv_macs import ConvMacs
+from .conv_numerics import map_pointer
 from .conv_sequencer import CONTROL, ConvSequencer
+from .external_maps import ExternalFeatures
 from .features import FeatureMemory
 from .finisher import Finisher
 from .input_maps import InputMaps
 from .kernel_buffer import KernelBuffer
 from .map_decoder import MapDecoder
-from .memory import weight_port
+from .map_encoder import encoder_job_layout
+from .memory import weight_port, write_layout
 from .numerics import ACTIVATION
 from .pool import POOL_JOB, Pooling
 from .queue import Queue
@@ -47,13 +50,17 @@ class ConvEngine(wiring.Component):
     Members
     -------
     weights : Out(weight port)
+    write : Out(stream of write_layout)
+        Words of maps in external memory, which the weight port reads; with the parameter `external` only. One that is
+        offered stays offered, also during a reset.
     input, output : streams of ACTIVATION
         Maps, in the orders of `ConvProgram`. Reset takes back an offered output.
     run : In(1)
         Works while high and while the register RUN is set; otherwise takes no inputs and starts no pass, and finishes
         those that are under way.
     stop : In(1)
-        Asks for no further burst of kernels; one that is offered stays offered, and those on their way are taken.
+        Asks for no further burst of kernels or maps; one that is offered stays offered, and those on their way are
+        taken.
     reset : In(1), cleared : Out(1)
         Forgets all of the sequence, and makes the partial sums zero; `cleared` tells when that is done. Registers, pass
         descriptors and the slab table keep what the host wrote, which it may not write meanwhile.
@@ -68,6 +75,7 @@ class ConvEngine(wiring.Component):
         self.params, self.weight_params = params, weight_params
         super().__init__({
             "weights": Out(weight_port(weight_params)),
+            **({"write": Out(stream.Signature(write_layout(weight_params)))} if params.external else {}),
             "input": In(stream.Signature(ACTIVATION)), "output": Out(stream.Signature(ACTIVATION)),
             "run": In(1, init=1), "stop": In(1), "reset": In(1), "cleared": Out(1), "quiet": Out(1),
             "bus_address": In(REGISTER_BITS), "bus_w_data": In(32), "bus_write": In(1), "bus_r_data": Out(32),
@@ -75,8 +83,9 @@ class ConvEngine(wiring.Component):
 
     def elaborate(self, platform):
         m, params = Module(), self.params
+        features = ExternalFeatures(params, self.weight_params) if params.external else FeatureMemory(params)
         parts = SimpleNamespace(
-            sequencer=ConvSequencer(), inputs=InputMaps(params), features=FeatureMemory(params),
+            sequencer=ConvSequencer(), inputs=InputMaps(params), features=features,
             decoder=MapDecoder(params), scatter=Scatter(params), kernels=KernelBuffer(params, self.weight_params),
             macs=ConvMacs(params), finisher=Finisher(params), pooling=Pooling(params), writer=ResultWriter(params),
             pool_jobs=Queue(POOL_JOB, PASSES_AHEAD),
@@ -124,7 +133,7 @@ class ConvEngine(wiring.Component):
         features, decoder, kernels, macs, finisher = (
             parts.features, parts.decoder, parts.kernels, parts.macs, parts.finisher)
         connect(m, flipped(self.input), parts.inputs.input)
-        connect(m, kernels.port, flipped(self.weights))
+        connect(m, kernels.port, features.kernels if self.params.external else flipped(self.weights))
         connect(m, parts.inputs.map, features.input_map)
         connect(m, parts.inputs.value, features.input_value)
         connect(m, parts.writer.map, features.result_map)
@@ -139,6 +148,21 @@ class ConvEngine(wiring.Component):
             macs.kernel_data.eq(kernels.kernel_data), kernels.bias_address.eq(finisher.bias_address),
             finisher.bias_data.eq(kernels.bias_data), kernels.bias_release.eq(finisher.bias_release),
         ]
+
+    def _external(self, m, parts):
+        """External memory for maps; returns whether all words of results are there."""
+        features, decoder, inputs = parts.features, parts.decoder, parts.inputs
+        if not self.params.external:
+            return Const(1)
+        connect(m, features.port, flipped(self.weights))
+        connect(m, features.write, flipped(self.write))
+        m.d.comb += [
+            features.starts.eq(decoder.starts), decoder.map_ready.eq(features.map_ready),
+            decoder.value_ready.eq(features.value_ready), features.stop.eq(self.stop),
+            features.result_ends.eq(parts.writer.written), features.input_ends.eq(inputs.ends),
+            inputs.written.eq(features.input_written),
+        ]
+        return features.result_written
 
     def _jobs(self, m, parts, reset):
         """The offered pass to each unit, in the unit's own words."""
@@ -167,6 +191,7 @@ class ConvEngine(wiring.Component):
             m.d.comb += [unit[name].eq(job[name]) for name in names]
         for unit in (scatter, finisher):
             m.d.comb += [unit[name].eq(control[name]) for name in ("depthwise", "q_shift", "first")]
+        value = job.out_value_low | (job.out_value_high << 16)
         m.d.comb += [
             kernels.weights.eq(job.weight_low | (job.weight_high << 16)), kernels.bias_words.eq(job.blocks << 2),
             decoder.slab_first.eq(job.slab_first + (control.input & sequencer.step)),
@@ -177,7 +202,7 @@ class ConvEngine(wiring.Component):
             finisher.function.eq(control.function), finisher.shift.eq(job.shifts[:4]),
             finisher.out_shift.eq(job.shifts[4:7]),
             pool.mode.eq(control.pool), pool.average.eq(control.average), pool.shift.eq(job.shifts[8:13]),
-            writer.place.map.eq(job.out_map), writer.place.value.eq(job.out_value_low | (job.out_value_high << 16)),
+            writer.place.map.eq(map_pointer(self.params, job.out_map, value)), writer.place.value.eq(value),
             writer.dense.eq(control.dense),
         ]
         under_way = Signal(unsigned(3))     # passes that the finisher has taken and the writer has not completed
@@ -186,13 +211,17 @@ class ConvEngine(wiring.Component):
         with m.If(reset):
             m.d.sync += under_way.eq(0)
         m.d.comb += [
-            sequencer.drained.eq(under_way == 0), parts.kernels.stop.eq(self.stop),
+            sequencer.drained.eq((under_way == 0) & self._external(m, parts)), parts.kernels.stop.eq(self.stop),
             self.quiet.eq(sequencer.idle & ~parts.inputs.busy & ~self.output.valid),
         ]
 
     def _registers(self, m, parts):
         sequencer, inputs, address = parts.sequencer, parts.inputs, self.bus_address
         run = Signal()
+        even, odd = (Signal(encoder_job_layout(self.params), name=name) for name in ("even", "odd"))
+        for written, place in ((even, inputs.even), (odd, inputs.odd)):
+            m.d.comb += [place.value.eq(written.value),
+                         place.map.eq(map_pointer(self.params, written.map, written.value))]
         page = address[8:]
         m.d.comb += [
             sequencer.write_enable.eq(self.bus_write & (page[2:] == ConvRegister.PASSES >> 10)),
@@ -206,8 +235,8 @@ class ConvEngine(wiring.Component):
         for register, signal in (
                 (ConvRegister.RUN, run), (ConvRegister.COUNT, sequencer.count),
                 (ConvRegister.CHANNELS, inputs.channels), (ConvRegister.POSITIONS, inputs.positions),
-                (ConvRegister.EVEN_MAP, inputs.even.map), (ConvRegister.EVEN_VALUE, inputs.even.value),
-                (ConvRegister.ODD_MAP, inputs.odd.map), (ConvRegister.ODD_VALUE, inputs.odd.value)):
+                (ConvRegister.EVEN_MAP, even.map), (ConvRegister.EVEN_VALUE, even.value),
+                (ConvRegister.ODD_MAP, odd.map), (ConvRegister.ODD_VALUE, odd.value)):
             with m.If(self.bus_write & (address == register)):
                 m.d.sync += signal.eq(self.bus_w_data)
 

@@ -1,15 +1,29 @@
 """Payloads of the CNN engine; what they mean is in docs/convolution.md."""
 
-from amaranth.hdl import unsigned
+from amaranth.hdl import Cat, Const, Mux, unsigned
 from amaranth.lib import data
 
-from amacrine.sw.conv_layout import MAX_CHANNELS, MAX_SIDE, ConvParameters
+from amacrine.sw.conv_layout import EXTERNAL_ALIGN, EXTERNAL_BIT, MAX_CHANNELS, MAX_SIDE, ConvParameters
 
 from .numerics import ACTIVATION
 
 SIDE = range(MAX_SIDE + 1)
 CHANNEL = range(MAX_CHANNELS + 1)
 FLAT = unsigned(20)         # element of a flattened map
+EXTERNAL_POINTER = unsigned(EXTERNAL_BIT + 1)
+
+
+def pointer_shape(params: ConvParameters, depth: int):
+    """Of an address in a plane of feature memory; with EXTERNAL_BIT set it counts elements of external memory."""
+    return EXTERNAL_POINTER if params.external else range(depth)
+
+
+def map_pointer(params: ConvParameters, map_field, value):
+    """Where a slab's map words begin, from the fields of a descriptor that say where map words and values lie."""
+    if not params.external:
+        return map_field
+    high = Cat(Const(0, EXTERNAL_ALIGN.bit_length() - 1), map_field[:16])
+    return Mux(value[EXTERNAL_BIT], Cat(high, Const(1)), map_field)
 
 
 def chunk_layout(params: ConvParameters):
@@ -22,13 +36,13 @@ def chunk_layout(params: ConvParameters):
 
 def map_write_layout(params: ConvParameters):
     """A word for the sparsity maps in feature memory."""
-    return data.StructLayout({"address": range(params.map_depth), "bits": unsigned(16)})
+    return data.StructLayout({"address": pointer_shape(params, params.map_depth), "bits": unsigned(16)})
 
 
 def value_write_layout(params: ConvParameters):
     """A value for feature memory, and if there are `two`, the next one, for the address behind."""
     return data.StructLayout({
-        "address": range(params.value_depth), "value": ACTIVATION, "next_value": ACTIVATION, "two": 1})
+        "address": pointer_shape(params, params.value_depth), "value": ACTIVATION, "next_value": ACTIVATION, "two": 1})
 
 
 FEATURE = data.StructLayout({

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from amacrine.sw.conv_layout import MAP_BITS, ConvParameters
 
-from .conv_numerics import map_write_layout, value_write_layout
+from .conv_numerics import map_write_layout, pointer_shape, value_write_layout
 from .numerics import ACTIVATION
 from .ram import block_ram, read_port
 
@@ -17,7 +17,7 @@ class FeatureMemory(wiring.Component):
     Each plane gives one word a cycle; the maps take one, the values one or two that are neighbours, for they lie in two
     banks, even addresses and odd ones. The engine's results are taken at once; the
     input waits for a cycle in which there is none for the same plane. A word must not be read in the cycle in which
-    it is written. Block RAM: (map_depth + value_depth) * 16 bits.
+    it is written. Block RAM: (map_depth + value_depth) * 16 bits. Of addresses that have more bits, the low ones count.
 
     Members
     -------
@@ -37,8 +37,9 @@ class FeatureMemory(wiring.Component):
         super().__init__({
             "result_map": In(map_write), "result_value": In(value_write),
             "input_map": In(map_write), "input_value": In(value_write),
-            "map_address": In(range(params.map_depth)), "map_enable": In(1), "map_data": Out(MAP_BITS),
-            "value_address": In(range(params.value_depth)), "value_enable": In(1), "value_data": Out(ACTIVATION),
+            "map_address": In(pointer_shape(params, params.map_depth)), "map_enable": In(1), "map_data": Out(MAP_BITS),
+            "value_address": In(pointer_shape(params, params.value_depth)), "value_enable": In(1),
+            "value_data": Out(ACTIVATION),
         })
 
     def elaborate(self, platform):

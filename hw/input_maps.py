@@ -27,6 +27,8 @@ class InputMaps(wiring.Component):
         Takes elements while high. A ResetInserter around the component starts a sequence.
     busy : Out(1)
         A map has been taken, and is not complete in feature memory.
+    ends : Out(1), written : In(1)
+        All words of a map have been taken; and those taken are complete in memory, 1 if not connected.
     read : In(2), done : Out(2)
         Last step, modulo 4, whose map will not be read again, and whose map is complete.
     input : In(stream of ACTIVATION)
@@ -39,7 +41,8 @@ class InputMaps(wiring.Component):
         super().__init__({
             "channels": In(CHANNEL), "positions": In(FLAT),
             "even": In(encoder_job_layout(params)), "odd": In(encoder_job_layout(params)),
-            "run": In(1), "busy": Out(1), "read": In(2, init=3), "done": Out(2, init=3),
+            "run": In(1), "busy": Out(1), "ends": Out(1),
+            "written": In(1, init=1), "read": In(2, init=3), "done": Out(2, init=3),
             "input": In(stream.Signature(ACTIVATION)),
             "map": Out(stream.Signature(map_write_layout(params))),
             "value": Out(stream.Signature(value_write_layout(params))),
@@ -75,8 +78,8 @@ class InputMaps(wiring.Component):
                         with m.If(last_position):
                             m.next = "WRITE"
             with m.State("WRITE"):
-                m.d.comb += self.busy.eq(1)
-                with m.If(encoder.idle):
+                m.d.comb += [self.busy.eq(1), self.ends.eq(encoder.idle)]
+                with m.If(encoder.idle & self.written):
                     m.d.sync += [self.done.eq(step), step.eq(step + 1)]
                     m.next = "START"
         return m

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from amacrine.sw.conv_layout import MAP_BITS, SLAB_FIELDS, SLABS, ConvParameters
 
-from .conv_numerics import CHANNEL, FEATURE, FLAT, SIDE
+from .conv_numerics import CHANNEL, FEATURE, FLAT, SIDE, map_pointer, pointer_shape
 from .numerics import ACTIVATION
 from .queue import Queue
 from .ram import block_ram, read_port
@@ -39,7 +39,8 @@ def slab_write_port():
 def slab_layout(params: ConvParameters):
     """Where to go on in a slab, and what channels it has."""
     return data.StructLayout({
-        "map": range(params.map_depth), "value": range(params.value_depth), "first_channel": CHANNEL,
+        "map": pointer_shape(params, params.map_depth), "value": pointer_shape(params, params.value_depth),
+        "first_channel": CHANNEL,
         "last_word": unsigned(8),           # of a position
         "last_elements": unsigned(5),       # elements that it has
     })
@@ -68,7 +69,7 @@ class SlabCursor(wiring.Component):
         super().__init__({
             "host": In(slab_write_port()), "restart": In(1), "first": In(SLAB), "final": In(SLAB),
             "ready": Out(1), "slab": Out(slab_layout(params)), "ends_row": Out(1), "advance": In(1),
-            "map": In(range(params.map_depth)), "value": In(range(params.value_depth)),
+            "map": In(pointer_shape(params, params.map_depth)), "value": In(pointer_shape(params, params.value_depth)),
         })
 
     def elaborate(self, platform):
@@ -112,8 +113,9 @@ class SlabCursor(wiring.Component):
                 m.next = "PAIR 2"
             with m.State("PAIR 2"):
                 m.d.comb += read.addr.eq(pair_2)
-                m.d.sync += [self.slab.value.eq(Cat(self.slab.value[:16], read.data[:16])),
-                             channels.eq(read.data[16:])]
+                value = Cat(self.slab.value[:16], read.data[:16])
+                m.d.sync += [self.slab.value.eq(value), channels.eq(read.data[16:]),
+                             self.slab.map.eq(map_pointer(self.params, self.slab.map, value))]
                 m.next = "MAP"
             with m.State("MAP"):
                 m.d.comb += read.addr.eq(pointer(coming, 0))
@@ -158,9 +160,14 @@ class MapDecoder(wiring.Component):
     job : In(stream of DECODER_JOB)
         The map must be complete in feature memory.
     map_address, map_enable : Out; map_data : In(16)
-        Read port of the sparsity maps; data comes a cycle later.
+        Read port of the sparsity maps; data comes a cycle later, until when the address stays as it is if it is that of
+        a slab's last word.
     value_address, value_enable : Out; value_data : In(ACTIVATION)
         The same for values.
+    map_ready, value_ready : In(1)
+        The word at the address may be read; 1 if not connected.
+    starts : Out(1)
+        From this cycle on, addresses are those of another slab, where its pointers are; else they only count up.
     feature : Out(stream of FEATURE)
         Fields that `row_end` does not need are junk with it.
     """
@@ -169,8 +176,10 @@ class MapDecoder(wiring.Component):
         self.params = params
         super().__init__({
             "host": In(slab_write_port()), "job": In(stream.Signature(DECODER_JOB)),
-            "map_address": Out(range(params.map_depth)), "map_enable": Out(1), "map_data": In(MAP_BITS),
-            "value_address": Out(range(params.value_depth)), "value_enable": Out(1), "value_data": In(ACTIVATION),
+            "map_address": Out(pointer_shape(params, params.map_depth)), "map_enable": Out(1),
+            "map_data": In(MAP_BITS), "map_ready": In(1, init=1),
+            "value_address": Out(pointer_shape(params, params.value_depth)), "value_enable": Out(1),
+            "value_data": In(ACTIVATION), "value_ready": In(1, init=1), "starts": Out(1),
             "feature": Out(stream.Signature(FEATURE)),
         })
 
@@ -185,6 +194,7 @@ class MapDecoder(wiring.Component):
         sends = self._send_elements(m, cursor, words.o, features)
         # Pointers of a slab are final, and may be exchanged, when all before it has been sent.
         m.d.comb += cursor.advance.eq(wants_slab & cursor.ready & ~(reads | words.o.valid | sends))
+        m.d.sync += self.starts.eq(cursor.advance)
         return m
 
     def _read_words(self, m, cursor, words):
@@ -225,8 +235,8 @@ class MapDecoder(wiring.Component):
                     m.d.sync += self.map_address.eq(cursor.slab.map)
                     m.next = "SCAN"
             with m.State("SCAN"):
-                m.d.comb += self.map_enable.eq(words.room)
-                with m.If(words.room):
+                m.d.comb += self.map_enable.eq(words.room & self.map_ready)
+                with m.If(self.map_enable):
                     m.d.sync += [self.map_address.eq(self.map_address + 1), word.eq(word + 1),
                                  channel.eq(channel + MAP_BITS)]
                     with m.If(ends_position):
@@ -259,7 +269,8 @@ class MapDecoder(wiring.Component):
         m.d.comb += [
             # A row end that comes with elements takes a cycle of its own after them.
             done.eq(~(rest.any() | (element & word.row_end))),
-            sends.eq(has_word & features.room), words.ready.eq(~has_word | (sends & done)),
+            sends.eq(has_word & features.room & (self.value_ready | ~element)),
+            words.ready.eq(~has_word | (sends & done)),
             self.value_enable.eq(sends & element), cursor.value.eq(self.value_address),
         ]
         with m.If(words.ready):

@@ -10,13 +10,14 @@ from amaranth.lib.wiring import In, Out
 
 from amacrine.sw.conv_layout import MAP_BITS, ConvParameters
 
-from .conv_numerics import chunk_layout, map_write_layout, value_write_layout
+from .conv_numerics import chunk_layout, map_write_layout, pointer_shape, value_write_layout
 from .numerics import ACTIVATION
 
 
 def encoder_job_layout(params: ConvParameters):
     """Where a slab begins: its first map word and its first value."""
-    return data.StructLayout({"map": range(params.map_depth), "value": range(params.value_depth)})
+    return data.StructLayout({"map": pointer_shape(params, params.map_depth),
+                              "value": pointer_shape(params, params.value_depth)})
 
 
 class MapEncoder(wiring.Component):
@@ -77,7 +78,7 @@ class MapEncoder(wiring.Component):
         values = Signal(data.ArrayLayout(ACTIVATION, lanes))
         # One-hot, the two lanes whose values go next; and those behind them. Kept, so that `free` comes early.
         lowest, second, rest = (Signal(lanes, name=name) for name in ("lowest", "second", "rest"))
-        moves, address = Signal(), Signal(range(self.params.value_depth))
+        moves, address = Signal(), Signal(self.job.value.shape())
 
         def chosen(lane_bits):      # an OR of one-hot choices; a priority multiplexer would be slow
             return reduce(or_, (values[lane].as_unsigned() & lane_bits[lane].replicate(16) for lane in range(lanes)))
@@ -106,7 +107,7 @@ class MapEncoder(wiring.Component):
         """Collects the flags of up to 16 channels in a word."""
         groups = MAP_BITS // self.lanes
         group, bits, merged = Signal(range(groups)), Signal(MAP_BITS), Signal(MAP_BITS)
-        address, complete = Signal(range(self.params.map_depth)), Signal()
+        address, complete = Signal(self.job.map.shape()), Signal()
         m.d.comb += [merged.eq(bits), complete.eq(self.chunk.p.last | (group == groups - 1))]
         for number in range(groups):        # not an index, which Yosys drops if it has no bits
             with m.If(group == number):

@@ -49,7 +49,8 @@ class SimulatedConv:
                  memory_stall: float = 0.0, make: Maker = ConvEngine):
         self.program = program
         image = np.ascontiguousarray(program.kernels).reshape(-1, pes).view(np.uint8)
-        depth = max(1 << 20, 1 << (image.size - 1).bit_length()) // pes
+        size = max(1 << 20, image.size, (program.scratch_first + program.scratch_words) * pes)
+        depth = (1 << (size - 1).bit_length()) // pes
         weight_params = Parameters(pes=pes)
         library = build_library(f"conv {make.__name__} {params} {pes} {depth}",
                                 lambda: SimulationTop(make(params, weight_params), weight_params, depth), "ram.v",
@@ -133,6 +134,12 @@ class SimulatedConv:
     def cycles(self) -> int:
         """Clock cycles since the simulation began."""
         return int(self._library.simulation_cycles(self._simulation))
+
+    @property
+    def words(self) -> tuple[int, int]:
+        """Words of weight memory that were read, and that the engine wrote, since the simulation began."""
+        return (int(self._library.simulation_words(self._simulation)),
+                int(self._library.simulation_written(self._simulation)))
 
     @property
     def outputs(self) -> np.ndarray:

@@ -177,7 +177,8 @@ class SimulatedEngine:
 _POINTER, _U32, _U64 = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64
 FUNCTIONS: tuple[Function, ...] = (
     ("new", _POINTER, []), ("delete", None, [_POINTER]), ("write", None, [_POINTER, _U32, _U32]),
-    ("read", _U32, [_POINTER, _U32]), ("cycles", _U64, [_POINTER]), ("load", None, [_POINTER, _POINTER, _U32, _U32]),
+    ("read", _U32, [_POINTER, _U32]), ("cycles", _U64, [_POINTER]), ("words", _U64, [_POINTER]),
+    ("written", _U64, [_POINTER]), ("load", None, [_POINTER, _POINTER, _U32, _U32]),
     ("memory", None, [_POINTER, _U32, _U32]), ("run", _U32, [_POINTER, _U64]),
     ("begin", None, [_POINTER] * 6 + [_U32] * 7),
 )

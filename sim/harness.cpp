@@ -23,7 +23,7 @@ struct Random {
 struct Simulation {
     std::unique_ptr<VerilatedContext> context{new VerilatedContext};
     std::unique_ptr<Vtop> top;
-    uint64_t cycles = 0, words = 0;
+    uint64_t cycles = 0, words = 0, written = 0;
     // The sequence being streamed.
     const int16_t *inputs = nullptr;
     int16_t *outputs = nullptr;
@@ -50,6 +50,7 @@ struct Simulation {
 
     void tick() {
         words += top->word_taken;
+        written += top->word_written;
         top->clk = 1; top->eval();
         top->clk = 0; top->eval();
         cycles++;
@@ -120,6 +121,8 @@ void simulation_delete(Simulation *s) { delete s; }
 void simulation_write(Simulation *s, uint32_t address, uint32_t value) { s->write(address, value); }
 uint32_t simulation_read(Simulation *s, uint32_t address) { return s->read(address); }
 uint64_t simulation_cycles(Simulation *s) { return s->cycles; }
+uint64_t simulation_words(Simulation *s) { return s->words; }
+uint64_t simulation_written(Simulation *s) { return s->written; }
 void simulation_load(Simulation *s, const uint8_t *bytes, uint32_t words, uint32_t width) {
     s->load(bytes, words, width);
 }

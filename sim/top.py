@@ -30,6 +30,8 @@ class SimulationTop(wiring.Component):
     -------
     word_taken : Out(1)
         A weight word is consumed in this cycle.
+    word_written : Out(1)
+        The engine writes a word in this cycle.
     """
 
     def __init__(self, engine: wiring.Component, params: Parameters, depth: int):
@@ -39,13 +41,18 @@ class SimulationTop(wiring.Component):
             "bus_address": In(len(engine.bus_address)), "bus_w_data": In(32), "bus_write": In(1), "bus_r_data": Out(32),
             "weight_address": In(range(depth)), "weight_data": In(8 * params.pes), "weight_write": In(1),
             "latency": In(range(MAX_LATENCY + 1), init=1), "stall": In(8), "word_taken": Out(1),
+            "word_written": Out(1),
         })
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.engine = engine = self.engine
-        m.submodules.memory = memory = WeightMemory(self.params, self.depth, MAX_LATENCY)
+        writes = hasattr(engine, "write")
+        m.submodules.memory = memory = WeightMemory(self.params, self.depth, MAX_LATENCY, writes)
         connect(m, engine.weights, memory.port)
+        if writes:
+            connect(m, engine.write, memory.write)
+            m.d.comb += self.word_written.eq(memory.write.valid & memory.write.ready)
         connect(m, flipped(self.input), engine.input)
         connect(m, engine.output, flipped(self.output))
         m.d.comb += [

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .conv import pool_shift
-from .conv_layout import MAP_BITS, PASS_FIELDS, PASSES, SLAB_FIELDS, ConvParameters
-from .conv_pack import ConvPass, pack_pass, plan_passes, pool_mode
+from .conv_layout import PASS_FIELDS, PASSES, SLAB_FIELDS, ConvParameters
+from .conv_maps import FeatureMap, MapPlaces, Place, map_size, place_maps
+from .conv_pack import BIAS_WORDS, ConvPass, pack_pass, plan_passes, pool_mode
 from .convolution import ConvShape
 from .errors import AmacrineError
 from .fixed import STATE_FRAC
@@ -33,6 +34,7 @@ class ConvProgram:
     plans : the passes' layouts, with the number of the layer that each belongs to
     input_order, output_order : for each element in the order in which it is streamed, its index in the flattened
         (channels, height, width) map
+    scratch_first, scratch_words : words of K weights in weight memory, not loaded, for maps that do not fit on chip
     """
 
     passes: np.ndarray
@@ -41,6 +43,8 @@ class ConvProgram:
     plans: tuple[tuple[int, ConvPass], ...]
     input_order: np.ndarray
     output_order: np.ndarray
+    scratch_first: int = 0
+    scratch_words: int = 0
 
     def value_address(self, slab: int) -> int:
         """Where a slab's values begin."""
@@ -60,7 +64,8 @@ class _Builder:
     kernel_words: int = 0
 
 
-def compile_convs(layers: Sequence[QConv], params: ConvParameters, pes: int, first_word: int = 0) -> ConvProgram:
+def compile_convs(layers: Sequence[QConv], params: ConvParameters, pes: int, first_word: int = 0,
+                  scratch_word: int | None = None) -> ConvProgram:
     """Lay out a chain of convolutions, whose last result leaves as a dense stream.
 
     Parameters
@@ -69,57 +74,42 @@ def compile_convs(layers: Sequence[QConv], params: ConvParameters, pes: int, fir
     params : of the CNN engine; what does not fit is refused, with the layer and by how much
     pes : K, weights in a word of the weight port; divides P
     first_word : address of the first kernel word on the weight port, in words of K weights
+    scratch_word : from where on maps may lie in weight memory, likewise; behind the kernels if None
     """
     if params.macs % pes:
         raise AmacrineError(f"The CNN engine has {params.macs} MACs, which {pes} weights in a word do not divide; "
                             "generate it with another number of one of them.")
     build = _Builder(params, pes, first_word)
     plans = [plan_passes(layer.name, layer.shape, params) for layer in layers]
-    places = _place_maps(layers, plans, params)
-    for place in places[0]:
+    if scratch_word is None:
+        words = sum(BIAS_WORDS * plan.blocks + plan.kernel_words for passes in plans for plan in passes)
+        scratch_word = first_word + words * (params.macs // pes)
+    maps = _place_maps(layers, plans, params, pes, scratch_word)
+    for place in maps.places[0]:
         build.slabs.append(_slab(place, layers[0].shape.in_channels, 0))
     sources = [(0, 0, layers[0].shape.in_channels)]     # slab, first channel, channels of the map before
     for number, layer in enumerate(layers):
-        sources = _add_layer(build, number, layer, plans[number], sources, places[number + 1][0],
+        sources = _add_layer(build, number, layer, plans[number], sources, maps.places[number + 1],
                              last=number == len(layers) - 1)
     if len(build.passes) > PASSES:
         raise AmacrineError(f"The convolutions need {len(build.passes)} passes, and the CNN engine has {PASSES}, "
                             f"{len(build.passes) - PASSES} too few; use more MACs, larger memories or fewer layers.")
     return ConvProgram(
         np.array(build.passes, np.uint16), np.array(build.slabs, np.uint16), np.concatenate(build.kernels),
-        tuple(build.plans), _input_order(layers[0].shape), _output_order(build.plans, len(layers) - 1))
+        tuple(build.plans), _input_order(layers[0].shape), _output_order(build.plans, len(layers) - 1),
+        maps.scratch_first, maps.scratch_words)
 
 
-Place = tuple[int, int]     # first map word, first value
-
-
-def _map_size(channels: int, height: int, width: int) -> Place:
-    """Map words and values of a map of one slab, all of it non-zero."""
-    return height * width * -(-channels // MAP_BITS), height * width * channels
-
-
-def _place_maps(layers: Sequence[QConv], plans: Sequence[Sequence[ConvPass]],
-                params: ConvParameters) -> list[list[Place]]:
-    """Places of the maps: two of the input, one of each result; those of the layers in turn from below and above."""
+def _place_maps(layers: Sequence[QConv], plans: Sequence[Sequence[ConvPass]], params: ConvParameters, pes: int,
+                scratch_word: int) -> MapPlaces:
+    """Places of the maps: those of the input, and of each layer's result; the last one leaves."""
     shape = layers[0].shape
-    size = _map_size(shape.in_channels, shape.in_height, shape.in_width)
-    places = [[(0, 0), size]]
-    below = (2 * size[0], 2 * size[1])
-    before, before_name = (0, 0), "input"
-    for number, layer in enumerate(layers):
-        last = number == len(layers) - 1
-        parts = [_map_size(plan.channels, layer.shape.out_height, layer.shape.out_width) for plan in plans[number]]
-        size = (0, 0) if last else (sum(maps for maps, _ in parts), sum(values for _, values in parts))
-        for there, depth, what in zip((b + o + s for b, o, s in zip(below, before, size, strict=True)),
-                                      (params.map_depth, params.value_depth), ("map words", "values"), strict=True):
-            if there > depth:
-                raise AmacrineError(f"Layer {layer.name!r}: the maps of the {before_name}, itself and two inputs need "
-                                    f"{there} {what} of feature memory, and the CNN engine has {depth}, "
-                                    f"{there - depth} too few; generate it with more, or use smaller maps.")
-        upper = (params.map_depth - size[0], params.value_depth - size[1])
-        places.append([(0, 0) if last else below if number % 2 == 0 else upper])
-        before, before_name = size, f"layer {layer.name!r} before"
-    return places
+    maps = [FeatureMap("input", (map_size(shape.in_channels, shape.in_height, shape.in_width),) * INPUT_SLABS)]
+    for layer, passes in zip(layers[:-1], plans, strict=False):
+        slabs = (map_size(plan.channels, layer.shape.out_height, layer.shape.out_width) for plan in passes)
+        maps.append(FeatureMap(layer.name, tuple(slabs)))
+    maps.append(FeatureMap(layers[-1].name, ()))
+    return place_maps(maps, params, pes, scratch_word)
 
 
 def _slab(place: Place, channels: int, first_channel: int) -> list[int]:
@@ -129,10 +119,12 @@ def _slab(place: Place, channels: int, first_channel: int) -> list[int]:
 
 
 def _add_layer(build: _Builder, number: int, layer: QConv, plans: Sequence[ConvPass],
-               sources: list[tuple[int, int, int]], place: Place, last: bool) -> list[tuple[int, int, int]]:
+               sources: list[tuple[int, int, int]], places: Sequence[Place],
+               last: bool) -> list[tuple[int, int, int]]:
     """Adds the passes of a layer; returns the slabs it makes: number, first channel, channels."""
     made = []
     for index, plan in enumerate(plans):
+        place = (0, 0) if last else places[index]
         read = [slab for slab in sources if slab[1] < plan.in_high and slab[1] + slab[2] > plan.in_low]
         slab = len(build.slabs)
         fields = plan.fields() | {
@@ -150,8 +142,6 @@ def _add_layer(build: _Builder, number: int, layer: QConv, plans: Sequence[ConvP
         build.slabs.append(_slab(place, plan.channels, plan.out_first))
         build.plans.append((number, plan))
         made.append((slab, plan.out_first, plan.channels))
-        size = _map_size(plan.channels, layer.shape.out_height, layer.shape.out_width)
-        place = place if last else (place[0] + size[0], place[1] + size[1])
     return made
 
 

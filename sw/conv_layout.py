@@ -12,6 +12,10 @@ from .errors import AmacrineError
 
 MAP_BITS = 16
 """Elements that one word of a sparsity map tells about."""
+EXTERNAL_BIT = 26
+"""Bit of a slab's value address: both its planes lie in external memory, whose elements of 16 bits addresses count."""
+EXTERNAL_ALIGN = 1024
+"""Elements: unit of the map address of such a slab; its planes begin at multiples of it."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class ConvParameters:
     kernel_depth : kernel words (P weights) in the kernel buffer.
     psum_depth : words of P partial sums, half of them in each of the two banks.
     pool_depth : chunks (P / 4 partial results of 32 bits) in pooling memory.
+    external : 1 lets maps that do not fit into feature memory lie in external memory, behind the weight port, whose
+        words must then have an even number of weights. Costs about 1000 LUTs.
     """
 
     macs: int = 16
@@ -35,6 +41,7 @@ class ConvParameters:
     kernel_depth: int = 4096
     psum_depth: int = 1024
     pool_depth: int = 512
+    external: int = 0
 
     def __post_init__(self) -> None:
         for name, low, high in (("macs", 4, 64), ("value_depth", 16, 1 << 20), ("map_depth", 16, 1 << 20),
@@ -43,6 +50,8 @@ class ConvParameters:
             if not low <= value <= high or value & (value - 1):
                 raise AmacrineError(f"The CNN engine's parameter {name} must be a power of two, {low} to {high}, "
                                     f"not {value!r}.")
+        if self.external not in (0, 1):
+            raise AmacrineError(f"The CNN engine's parameter external must be 0 or 1, not {self.external!r}.")
 
     @property
     def lanes(self) -> int:
@@ -99,8 +108,8 @@ PASS_FIELDS = (
     "column_parity",   # first kernel word of parity 1 in a kernel row
     "channels",        # output channels of this pass, so of its slab
     "chunks",          # chunks of L results a position
-    "out_map",         # first word of the slab's sparsity maps
-    "out_value_low",   # first value of the slab
+    "out_map",         # first word of the slab's sparsity maps; in external memory, in units of EXTERNAL_ALIGN
+    "out_value_low",   # first value of the slab, and bit EXTERNAL_BIT
     "out_value_high",
     "shifts",          # psum shift[3:0] out_shift[6:4] pool_shift[11:8], and beyond 15 [12]
     "ceiling",         # greatest result, 32767 if there is no other

@@ -12,6 +12,8 @@ from .convolution import ConvShape
 from .errors import AmacrineError
 
 MAX_BLOCKS = 16
+BIAS_WORDS = 4
+"""Words of P bytes that the biases of a block take."""
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,9 @@ class Parameters:
             if ratio * self.pes != self.conv.macs or ratio & (ratio - 1) or not 1 <= ratio <= KERNEL_BURST:
                 raise AmacrineError(f"The CNN engine's {self.conv.macs} MACs must be {self.pes} PEs times a power of "
                                     f"two up to {KERNEL_BURST}; generate it with another number of one of them.")
+            if self.conv.external and self.pes % 2:
+                raise AmacrineError("Feature maps in external memory need an even number of PEs, not "
+                                    f"{self.pes}; generate it with another one, or without conv_external.")
 
     def as_dict(self) -> dict[str, int]:
         """Names and values, for program headers and reports; those of a CNN engine that is not there are 0."""

@@ -31,8 +31,9 @@ class SteeredConv(wiring.Component):
     def __init__(self, params, weight_params):
         self.engine, self.weight_params = ConvEngine(params, weight_params), weight_params
         members = self.engine.signature.members
+        self.external = ("write",) if params.external else ()
         super().__init__({name: members[name] for name in ("weights", "input", "output", "bus_address", "bus_w_data",
-                                                           "bus_write", "bus_r_data")})
+                                                           "bus_write", "bus_r_data", *self.external)})
 
     def elaborate(self, platform):
         m = Module()
@@ -41,6 +42,8 @@ class SteeredConv(wiring.Component):
         connect(m, engine.output, flipped(self.output))
         connect(m, engine.weights, arbiter.kernels)
         connect(m, arbiter.port, flipped(self.weights))
+        for name in self.external:
+            connect(m, getattr(engine, name), flipped(getattr(self, name)))
         steer, status, selected = Signal(3, init=RUN), Signal(3), Signal(2)
         m.d.comb += [
             Cat(engine.run, engine.stop, engine.reset).eq(steer), engine.bus_address.eq(self.bus_address),
@@ -69,9 +72,10 @@ class SteeredConv(wiring.Component):
 class Steered(SimulatedConv):
     """The simulated engine, and what its owner does with it."""
 
-    def __init__(self, network, macs, **memory):
-        params, pes = parameters(macs), SIZES[macs][0]
-        super().__init__(compile_convs(network.layers, params, pes), params, pes, make=SteeredConv, **memory)
+    def __init__(self, network, macs, params=None, compile_for=None, **memory):
+        params, pes = params or parameters(macs), SIZES[macs][0]
+        program = compile_convs(network.layers, compile_for or params, pes)
+        super().__init__(program, params, pes, make=SteeredConv, **memory)
 
     def wait_for(self, flag):
         for _ in range(PATIENCE):
@@ -91,19 +95,23 @@ class Steered(SimulatedConv):
         assert not self.read(STEER) & CLEARED
 
 
-def setup(seed, macs, steps=4):
+def setup(seed, macs, steps=4, **hardware):
     rng = np.random.default_rng([seed, macs, 1])
     network = random_network(rng, 1 + int(rng.integers(3)))
     memory = {"latency": [1, 5, 40][seed % 3], "memory_stall": 0.3 * (seed % 2)}
     inputs = random_maps(rng, network, steps)
-    return rng, Steered(network, macs, **memory), inputs, Golden(network).run(inputs).outputs
+    return rng, Steered(network, macs, **hardware, **memory), inputs, Golden(network).run(inputs).outputs
 
 
 @pytest.mark.parametrize("macs", SIZES)
 @pytest.mark.parametrize("seed", range(4))
 def test_a_sequence_broken_off_leaves_nothing_behind(seed, macs):
     """At random moments, some of them in the middle of a map, others during loading; some before anything happened."""
-    rng, engine, inputs, expected = setup(seed, macs)
+    break_off_at_random(seed, macs)
+
+
+def break_off_at_random(seed, macs, **hardware):
+    rng, engine, inputs, expected = setup(seed, macs, **hardware)
     with engine:
         np.testing.assert_array_equal(engine.run(inputs, seed=seed).outputs, expected)
         start = engine.cycles
