@@ -10,6 +10,7 @@ import numpy as np
 from amacrine.sw.conv import reach
 from amacrine.sw.conv_compile import compile_convs
 from amacrine.sw.conv_layout import ConvParameters
+from amacrine.sw.conv_pack import BIAS_WORDS
 from amacrine.sw.convolution import ConvShape
 from amacrine.sw.errors import AmacrineError
 from amacrine.sw.golden import Golden
@@ -33,6 +34,8 @@ LAYERS = {
     "odd channels": _layer(61, 28, 3, 67), "first": _layer(3, 56, 3, 64, rows=14),
     "depthwise": _layer(64, 28, 3, groups=64), "one channel": _layer(64, 28, 3, 1),
 }
+#: layers whose maps are too large to be simulated on chip
+LARGE = {"3x3, 56x56": _layer(64, 56, 3)}
 #: VGG19's convolutions (Simonyan, Zisserman, ICLR 2015, table 1), maps cropped to 28 or 14 a side
 VGG19 = {
     "conv1_1": _layer(3, 28, 3, 64), "conv1_2": _layer(64, 28, 3), "conv2_1": _layer(64, 28, 3, 128),
@@ -45,7 +48,10 @@ VGG19_ZEROS = 0.73
 
 @dataclass(frozen=True)
 class ConvRow:
-    """One row of the table; MACs are multiplications, `dense_macs` those with zeros left in."""
+    """One row of the table; MACs are multiplications, `dense_macs` those with zeros left in.
+
+    Map words are those of external memory, K weights wide, that the layer read and wrote, its input's writing included.
+    """
 
     layer: str
     kernel: int
@@ -60,30 +66,40 @@ class ConvRow:
     useful_macs: int
     dense_macs: int
     utilisation: float
+    map_words_read: int
+    map_words_written: int
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def bench_parameters(macs: int) -> ConvParameters:
-    """A generator whose memories hold every layer of the tables."""
-    return ConvParameters(macs=macs, value_depth=1 << 18, map_depth=1 << 15, kernel_depth=8192, psum_depth=1024,
-                          pool_depth=512)
+def bench_parameters(macs: int, external: bool = False) -> ConvParameters:
+    """A generator whose memories hold every layer of the tables, or none of its maps."""
+    params = ConvParameters(macs=macs, value_depth=1 << 18, map_depth=1 << 15, kernel_depth=8192, psum_depth=1024,
+                            pool_depth=512)
+    return replace(params, value_depth=16, map_depth=16, external=1) if external else params
 
 
-def measure(name: str, shape: ConvShape, zeros: float, macs: int, seed: int = 1) -> ConvRow:
+def measure(name: str, shape: ConvShape, zeros: float, macs: int, seed: int = 1, *, pes: int = 0,
+            external: bool = False, latency: int = 1) -> ConvRow:
     """Run one map through one layer, compare it with the golden model, and count.
 
     The kernels of the first pass load while the input comes; the cycles are those from the first pass's start until the
-    last result is in feature memory.
+    last result is in memory.
+
+    Parameters
+    ----------
+    pes : weights in a word of the weight port; 0 for as many as there are MACs
+    external : all maps lie in external memory
+    latency : of the weight memory
 
     Raises
     ------
     AmacrineError : a result is not the golden model's
     """
-    from .conv_engine import SimulatedConv
+    from .conv_engine import CHUNK_CYCLES, SimulatedConv
 
-    params = bench_parameters(macs)
+    params, pes = bench_parameters(macs, external), pes or macs
     rng = np.random.default_rng(seed)
     x = rng.integers(1, 2000, (1, shape.n_inputs)).astype(np.int16)
     x[rng.random(x.shape) < zeros] = 0
@@ -96,18 +112,22 @@ def measure(name: str, shape: ConvShape, zeros: float, macs: int, seed: int = 1)
                      groups=shape.out_channels)
     unit = QConv("back", back, np.full(back.weight_shape, 1, np.int8), 0, FRAC, np.zeros(back.out_channels, np.int32),
                  "identity", FRAC)
-    program = compile_convs((layer, unit), params, min(macs, 64))
-    alone = sum(number == 0 for number, _ in program.plans)
+    program = compile_convs((layer, unit), params, pes)
+    alone = [plan for number, plan in program.plans if number == 0]
     golden = Golden(QuantisedNetwork("bench", (layer, unit), FRAC)).run(x)
-    with SimulatedConv(program, params, min(macs, 64)) as engine:
+    with SimulatedConv(program, params, pes, latency=latency) as engine:
         outputs = engine.run(x).outputs
     if not np.array_equal(outputs, golden.outputs):
         raise AmacrineError(f"the CNN engine's result of layer {name!r} differs from the golden model's; this is a "
                             "fault in Amacrine, please report it.")
-    with SimulatedConv(replace(program, passes=program.passes[:alone]), params, min(macs, 64)) as engine:
+    with SimulatedConv(replace(program, passes=program.passes[: len(alone)]), params, pes, latency=latency) as engine:
+        engine.rest(CHUNK_CYCLES)       # kernels of the first pass come before, those of the next step's behind
+        before = engine.words
         cycles = engine.run_alone(x)
+        read, written = (now - then for now, then in zip(engine.words, before, strict=True))
+    kernels = sum(BIAS_WORDS * plan.blocks + plan.kernel_words for plan in alone) * macs // pes
     per_input = reach(shape)
     useful = int(per_input[x[0] != 0].sum())
     return ConvRow(name, shape.kernel[0], shape.stride[0], shape.in_channels, shape.out_channels, shape.in_height,
                    shape.in_width, macs, zeros, cycles, useful, int(per_input.sum()),
-                   round(useful / (macs * cycles), 4))
+                   round(useful / (macs * cycles), 4), read - kernels, written)

@@ -71,26 +71,32 @@ def utilisation(hidden: tuple[int, ...], sparsity: tuple[float, ...], pes: tuple
 @click.option("--layer", "names", multiple=True, metavar="NAME", help="Only this layer; may be repeated.")
 @click.option("--vgg19", is_flag=True, help="The layer shapes of VGG19, cropped, at 73 % zeros, instead.")
 @click.option("--macs", type=click.IntRange(4, 64), default=16, show_default=True, help="MACs of the CNN engine.")
+@click.option("--external", is_flag=True, help="All maps in external memory; adds a layer too large for others.")
+@click.option("--pes", type=click.IntRange(1, 64), help="Weights in a word of weight memory; otherwise one a MAC.")
+@click.option("--latency", type=click.IntRange(1, 128), default=1, show_default=True,
+              help="Cycles from a request to the weight memory to its first word.")
 @options.json_file
-def cnn(zeros: tuple[float, ...], names: tuple[str, ...], vgg19: bool, macs: int, json_path: Path | None) -> None:
+def cnn(zeros: tuple[float, ...], names: tuple[str, ...], vgg19: bool, macs: int, external: bool, pes: int | None,
+        latency: int, json_path: Path | None) -> None:
     """Useful multiplications per MAC and cycle of single convolutions, over whole layers with everything counted.
 
     A multiplication is useful if its input is not zero and input, kernel element and output channel exist. Every
     result is compared with the golden model. Takes some minutes.
     """
-    from amacrine.sim.conv_bench import LAYERS, VGG19, VGG19_ZEROS, measure
+    from amacrine.sim.conv_bench import LARGE, LAYERS, VGG19, VGG19_ZEROS, measure
 
     check_tools()
     if json_path is not None:
         check_writable(json_path)
-    table = VGG19 if vgg19 else LAYERS
+    table = VGG19 if vgg19 else LAYERS | LARGE if external else LAYERS
     if unknown := set(names) - set(table):
         raise AmacrineError(f"there is no layer {min(unknown)!r} to measure; choose from {', '.join(table)}")
     cases = list(product(names or table, (VGG19_ZEROS,) if vgg19 else zeros))
     rows: list[dict[str, Any]] = []
     for number, (name, share) in enumerate(cases, 1):
         with progress.clock(f"layer {number} of {len(cases)}"):
-            rows.append(measure(name, table[name], share, macs).as_dict())
+            row = measure(name, table[name], share, macs, pes=pes or 0, external=external, latency=latency)
+            rows.append(row.as_dict())
     finish(rows, json_path)
     if vgg19:
         dense = sum(row["dense_macs"] for row in rows)
