@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -59,7 +59,9 @@ class ConvRow:
     cycles: int
     useful_macs: int
     dense_macs: int
+    zero_operand_macs: int
     utilisation: float
+    of_dense_peak: float
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -75,7 +77,7 @@ def measure(name: str, shape: ConvShape, zeros: float, macs: int, seed: int = 1)
     """Run one map through one layer, compare it with the golden model, and count.
 
     The kernels of the first pass load while the input comes; the cycles are those from the first pass's start until the
-    last result is in feature memory.
+    last result is in feature memory (the counters of the layer's passes).
 
     Raises
     ------
@@ -97,17 +99,16 @@ def measure(name: str, shape: ConvShape, zeros: float, macs: int, seed: int = 1)
     unit = QConv("back", back, np.full(back.weight_shape, 1, np.int8), 0, FRAC, np.zeros(back.out_channels, np.int32),
                  "identity", FRAC)
     program = compile_convs((layer, unit), params, min(macs, 64))
-    alone = sum(number == 0 for number, _ in program.plans)
+    passes = sum(number == 0 for number, _ in program.plans)
     golden = Golden(QuantisedNetwork("bench", (layer, unit), FRAC)).run(x)
     with SimulatedConv(program, params, min(macs, 64)) as engine:
-        outputs = engine.run(x).outputs
-    if not np.array_equal(outputs, golden.outputs):
+        run = engine.run(x)
+    if not np.array_equal(run.outputs, golden.outputs):
         raise AmacrineError(f"the CNN engine's result of layer {name!r} differs from the golden model's; this is a "
                             "fault in Amacrine, please report it.")
-    with SimulatedConv(replace(program, passes=program.passes[:alone]), params, min(macs, 64)) as engine:
-        cycles = engine.run_alone(x)
+    cycles, zero_macs = (int(run.counters[name][:passes].sum()) for name in ("cycles", "zero_macs"))
     per_input = reach(shape)
     useful = int(per_input[x[0] != 0].sum())
     return ConvRow(name, shape.kernel[0], shape.stride[0], shape.in_channels, shape.out_channels, shape.in_height,
                    shape.in_width, macs, zeros, cycles, useful, int(per_input.sum()),
-                   round(useful / (macs * cycles), 4))
+                   zero_macs, round(useful / (macs * cycles), 4), round(int(per_input.sum()) / (macs * cycles), 4))
