@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,11 @@ from amacrine.sw.golden import Golden
 from amacrine.sw.qlayers import QConv
 from amacrine.sw.quantised import QuantisedNetwork
 
+if TYPE_CHECKING:
+    from .conv_engine import SimulatedConv
+
 FRAC, WEIGHT_FRAC = 8, 10
+SETTLE_CYCLES = 100_000     # to load the first pass's kernels
 
 
 def _layer(channels: int, side: int, kernel: int, out: int = 0, stride: int = 1, groups: int = 1,
@@ -27,31 +31,40 @@ def _layer(channels: int, side: int, kernel: int, out: int = 0, stride: int = 1,
                      groups)
 
 
-#: name to shape; of the maps with 56 columns there are only 14 rows, so that they fit into the simulated memory
+#: name to shape
 LAYERS = {
-    "3x3, 56": _layer(64, 56, 3, rows=14), "3x3, 28": _layer(64, 28, 3), "3x3, 28, 128": _layer(128, 28, 3),
+    "3x3, 56": _layer(64, 56, 3), "3x3, 28": _layer(64, 28, 3), "3x3, 28, 128": _layer(128, 28, 3),
     "1x1, 28": _layer(64, 28, 1, 128), "5x5, 28": _layer(64, 28, 5), "stride 2": _layer(64, 28, 3, stride=2),
-    "odd channels": _layer(61, 28, 3, 67), "first": _layer(3, 56, 3, 64, rows=14),
+    "odd channels": _layer(61, 28, 3, 67), "first": _layer(3, 56, 3, 64),
     "depthwise": _layer(64, 28, 3, groups=64), "one channel": _layer(64, 28, 3, 1),
 }
-#: layers whose maps are too large to be simulated on chip
-LARGE = {"3x3, 56x56": _layer(64, 56, 3)}
-#: VGG19's convolutions (Simonyan, Zisserman, ICLR 2015, table 1), maps cropped to 28 or 14 a side
+VGG19_ROWS = 14
+#: VGG19's convolutions (Simonyan, Zisserman, ICLR 2015, table 1): all columns and VGG19_ROWS rows of the maps, so that
+#: two inputs and the result fit into feature memory
 VGG19 = {
-    "conv1_1": _layer(3, 28, 3, 64), "conv1_2": _layer(64, 28, 3), "conv2_1": _layer(64, 28, 3, 128),
-    "conv2_2": _layer(128, 28, 3), "conv3_1": _layer(128, 28, 3, 256), "conv3_2 to 3_4": _layer(256, 28, 3),
-    "conv4_1": _layer(256, 14, 3, 512), "conv4_2 to 4_4": _layer(512, 14, 3), "conv5_1 to 5_4": _layer(512, 14, 3),
+    "conv1_1": _layer(3, 224, 3, 64, rows=VGG19_ROWS), "conv1_2": _layer(64, 224, 3, rows=VGG19_ROWS),
+    "conv2_1": _layer(64, 112, 3, 128, rows=VGG19_ROWS), "conv2_2": _layer(128, 112, 3, rows=VGG19_ROWS),
+    "conv3_1": _layer(128, 56, 3, 256, rows=VGG19_ROWS), "conv3_2": _layer(256, 56, 3, rows=VGG19_ROWS),
+    "conv4_1": _layer(256, 28, 3, 512, rows=VGG19_ROWS), "conv4_2": _layer(512, 28, 3, rows=VGG19_ROWS),
+    "conv5_1": _layer(512, 14, 3),
 }
+VGG19_LIKE = {"conv3_2": 3, "conv4_2": 3, "conv5_1": 4}
+"""Layers of this shape, if more than one."""
 VGG19_ZEROS = 0.73
-"""NullHop's figure for VGG19 is for its feature maps, of which so many elements are zero."""
+"""NullHop's figure for VGG19 is for its feature maps, of which so many elements are zero; an image has none."""
+
+
+def vgg19_times(name: str) -> int:
+    """How often a row of the table counts for the whole network: layers of this shape, and rows left out."""
+    return VGG19_LIKE.get(name, 1) * VGG19[name].in_width // VGG19_ROWS
 
 
 @dataclass(frozen=True)
 class ConvRow:
-    """One row of the table; MACs are multiplications, `dense_macs` those with zeros left in.
-
-    Map words are those of external memory, K weights wide, that the layer read and wrote, its input's writing included.
-    """
+    """One row of the table; MACs are multiplications, `dense_macs` those with zeros left in, `zero_operand_macs` those
+    that were made with a weight of zero, in lanes without a channel too (inputs of zero are not multiplied).
+    `utilisation` and `of_dense_peak` are useful and dense MACs per MAC unit and cycle. Map words are those of external
+    memory, K weights wide, that the layer read, and that it and its input wrote."""
 
     layer: str
     kernel: int
@@ -65,7 +78,9 @@ class ConvRow:
     cycles: int
     useful_macs: int
     dense_macs: int
+    zero_operand_macs: int
     utilisation: float
+    of_dense_peak: float
     map_words_read: int
     map_words_written: int
 
@@ -75,7 +90,7 @@ class ConvRow:
 
 def bench_parameters(macs: int, external: bool = False) -> ConvParameters:
     """A generator whose memories hold every layer of the tables, or none of its maps."""
-    params = ConvParameters(macs=macs, value_depth=1 << 18, map_depth=1 << 15, kernel_depth=8192, psum_depth=1024,
+    params = ConvParameters(macs=macs, value_depth=1 << 20, map_depth=1 << 16, kernel_depth=8192, psum_depth=1024,
                             pool_depth=512)
     return replace(params, value_depth=16, map_depth=16, external=1) if external else params
 
@@ -85,7 +100,7 @@ def measure(name: str, shape: ConvShape, zeros: float, macs: int, seed: int = 1,
     """Run one map through one layer, compare it with the golden model, and count.
 
     The kernels of the first pass load while the input comes; the cycles are those from the first pass's start until the
-    last result is in memory.
+    last result is in memory (the counters of the layer's passes).
 
     Parameters
     ----------
@@ -97,7 +112,7 @@ def measure(name: str, shape: ConvShape, zeros: float, macs: int, seed: int = 1,
     ------
     AmacrineError : a result is not the golden model's
     """
-    from .conv_engine import CHUNK_CYCLES, SimulatedConv
+    from .conv_engine import SimulatedConv
 
     params, pes = bench_parameters(macs, external), pes or macs
     rng = np.random.default_rng(seed)
@@ -116,18 +131,29 @@ def measure(name: str, shape: ConvShape, zeros: float, macs: int, seed: int = 1,
     alone = [plan for number, plan in program.plans if number == 0]
     golden = Golden(QuantisedNetwork("bench", (layer, unit), FRAC)).run(x)
     with SimulatedConv(program, params, pes, latency=latency) as engine:
-        outputs = engine.run(x).outputs
-    if not np.array_equal(outputs, golden.outputs):
+        run = engine.run(x)
+    if not np.array_equal(run.outputs, golden.outputs):
         raise AmacrineError(f"the CNN engine's result of layer {name!r} differs from the golden model's; this is a "
                             "fault in Amacrine, please report it.")
-    with SimulatedConv(replace(program, passes=program.passes[: len(alone)]), params, pes, latency=latency) as engine:
-        engine.rest(CHUNK_CYCLES)       # kernels of the first pass come before, those of the next step's behind
-        before = engine.words
-        cycles = engine.run_alone(x)
-        read, written = (now - then for now, then in zip(engine.words, before, strict=True))
-    kernels = sum(BIAS_WORDS * plan.blocks + plan.kernel_words for plan in alone) * macs // pes
+    cycles, zero_macs = (int(run.counters[name][: len(alone)].sum()) for name in ("cycles", "zero_macs"))
+    read = written = 0
+    if external:
+        program = replace(program, passes=program.passes[: len(alone)])
+        with SimulatedConv(program, params, pes, latency=latency) as engine:
+            read, written = _traffic(engine, x, cycles)
+        read -= sum(BIAS_WORDS * plan.blocks + plan.kernel_words for plan in alone) * macs // pes
     per_input = reach(shape)
     useful = int(per_input[x[0] != 0].sum())
     return ConvRow(name, shape.kernel[0], shape.stride[0], shape.in_channels, shape.out_channels, shape.in_height,
                    shape.in_width, macs, zeros, cycles, useful, int(per_input.sum()),
-                   round(useful / (macs * cycles), 4), read - kernels, written)
+                   zero_macs, round(useful / (macs * cycles), 4), round(int(per_input.sum()) / (macs * cycles), 4),
+                   read, written)
+
+
+def _traffic(engine: SimulatedConv, x: np.ndarray, cycles: int) -> tuple[int, int]:
+    """Words that are read and written when one map (1, n_inputs) runs through passes whose results stay in memory."""
+    engine.rest(SETTLE_CYCLES)      # kernels of the first pass come before, those of the next step's behind
+    read, written = engine.words
+    engine.begin(x)
+    engine.advance(2 * (x.size + cycles) + SETTLE_CYCLES)
+    return engine.words[0] - read, engine.words[1] - written

@@ -93,6 +93,7 @@ class Steered(SimulatedConv):
         self.wait_for(CLEARED)
         self.write(STEER, RUN)
         assert not self.read(STEER) & CLEARED
+        assert not any(counts.any() for counts in self.counters().values())
 
 
 def setup(seed, macs, steps=4, **hardware):
@@ -113,7 +114,7 @@ def test_a_sequence_broken_off_leaves_nothing_behind(seed, macs):
 def break_off_at_random(seed, macs, **hardware):
     rng, engine, inputs, expected = setup(seed, macs, **hardware)
     with engine:
-        np.testing.assert_array_equal(engine.run(inputs, seed=seed).outputs, expected)
+        counts = engine.run(inputs, seed=seed).counters
         start = engine.cycles
         np.testing.assert_array_equal(engine.run(inputs, seed=seed).outputs, expected)
         whole = engine.cycles - start
@@ -124,7 +125,10 @@ def break_off_at_random(seed, macs, **hardware):
             if attempt % 3 == 0:
                 engine.break_off()
             if attempt % 2 == 0:
-                np.testing.assert_array_equal(engine.run(inputs, seed=seed).outputs, expected)
+                run = engine.run(inputs, seed=seed)
+                np.testing.assert_array_equal(run.outputs, expected)
+                for name in ("events", "mac_cycles", "zero_macs"):
+                    np.testing.assert_array_equal(run.counters[name], counts[name], name)
 
 
 @pytest.mark.parametrize("macs", SIZES)
