@@ -128,3 +128,10 @@ class ConvRegister(IntEnum):
     EVENTS = 0x0011       # read: non-zero elements that were decoded, once for each pass that reads them
     MAC_CYCLES = 0x0012   # read: cycles in which kernel words were multiplied
     ZERO_MACS = 0x0013    # read: multiplications by a weight of zero in them, those of lanes without a channel too
+    COUNTERS = 0x0C00     # read while halted: counters of pass i at 4·i, in the order of CONV_COUNTER_FIELDS
+
+
+CONV_COUNTER_FIELDS = ("cycles", "events", "mac_cycles", "zero_macs")
+"""Counters of a pass: cycles in which it is the oldest pass under way, from its start to its last result; elements, not
+zero, that were decoded for it; cycles in which kernel words were multiplied; multiplications by a weight of zero in
+them, those of lanes without a channel too."""

@@ -306,7 +306,7 @@ def _identify(link: Link) -> DeviceInfo:
                                f"this Amacrine version {VERSION}; {REPROGRAM}")
     try:
         told = json.loads(answer.data.rstrip(b"\0"))
-        told["parameters"] = Parameters(**told["parameters"])
+        told["parameters"] = Parameters.from_dict(told["parameters"])
         info = DeviceInfo(**{item.name: told[item.name] for item in fields(DeviceInfo)})
     except (ValueError, KeyError, TypeError, AmacrineError) as error:
         raise WrongDeviceError(f"the gateware on {link.port.name} describes itself otherwise than this Amacrine "

@@ -5,10 +5,16 @@ Plain Python, so that the compiler and the host driver need no Amaranth. Describ
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from enum import IntEnum
 
+from .conv_layout import ConvParameters
 from .errors import AmacrineError
+
+CONV_PREFIX = "conv_"
+KERNEL_BURST = 64
+"""Words in a burst of kernels, at most."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,7 @@ class Parameters:
     psum_depth : words of K partial sums, for all layers.
     queue_depth : events between encoder and processing elements; covers the weight memory's latency.
     weight_address_bits : width of a weight word's address.
+    conv : of the CNN engine, whose P is K times a power of two; None builds none.
     """
 
     pes: int = 8
@@ -36,6 +43,7 @@ class Parameters:
     psum_depth: int = 0
     queue_depth: int = 16
     weight_address_bits: int = 24
+    conv: ConvParameters | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.pes <= 64:
@@ -50,10 +58,24 @@ class Parameters:
             if not low <= value <= high or (name in powers and value & (value - 1)):
                 power = "a power of two, " if name in powers else ""
                 raise AmacrineError(f"The parameter {name} must be {power}{low} to {high}, not {value!r}.")
+        if self.conv:
+            ratio = self.conv.macs // self.pes
+            if ratio * self.pes != self.conv.macs or ratio & (ratio - 1) or not 1 <= ratio <= KERNEL_BURST:
+                raise AmacrineError(f"The CNN engine's {self.conv.macs} MACs must be {self.pes} PEs times a power of "
+                                    f"two up to {KERNEL_BURST}; generate it with another number of one of them.")
 
     def as_dict(self) -> dict[str, int]:
-        """Names and values, for program headers and reports."""
-        return asdict(self)
+        """Names and values, for program headers and reports; those of a CNN engine that is not there are 0."""
+        own = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "conv"}
+        return own | {CONV_PREFIX + item.name: getattr(self.conv, item.name) if self.conv else 0
+                      for item in fields(ConvParameters)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, int]) -> Parameters:
+        """What `as_dict` gave; AmacrineError or TypeError for values or names that cannot be."""
+        conv = {name.removeprefix(CONV_PREFIX): value for name, value in values.items() if name.startswith(CONV_PREFIX)}
+        own = {name: value for name, value in values.items() if not name.startswith(CONV_PREFIX)}
+        return cls(**own, conv=ConvParameters(**conv) if any(conv.values()) else None)
 
 
 MAX_VECTOR = 4095
@@ -72,6 +94,16 @@ class ColumnMode(IntEnum):
     DELTA = 0
     THRESHOLD = 1
     BIAS = 2
+    MAP = 3        # no vector: the events are the elements, not zero, of the map that a convolution makes
+
+
+class Route(IntEnum):
+    """Where the host's inputs go, and what the CNN engine makes of them."""
+
+    VECTOR = 0           # inputs are vectors, for vector memory
+    MAP_TO_VECTOR = 1    # inputs are maps; the CNN engine's results are the input vector
+    MAP_TO_EVENTS = 2    # its results are the events of a column job with mode MAP
+    MAP_TO_HOST = 3      # its results are the outputs
 
 
 class CellKind(IntEnum):
@@ -102,7 +134,7 @@ COLUMN_FIELDS = (
     "column_words",    # weight words in a column, and its stride
     "psum",            # first partial-sum word
     "bias",            # first word of the bias copy (threshold)
-    "control",         # mode[1:0], cell[7:4]: the cell job that reads these partial sums
+    "control",         # mode[1:0], rectify[2]: negative counts as zero, cell[7:4]: the cell job of these partial sums
     "odd_source_word", # the same as source_word in odd steps: the input has two places
     "pad",
 )
@@ -128,12 +160,15 @@ class Register(IntEnum):
     CONTROL = 0x0001      # write: bit 0 halt and clear, 1 run, 2 halt; read: bit 0 clearing, 1 runs, 2 quiet
     LIST_LOOP = 0x0002    # write: entry the column list starts a step at [7:0], entries in it [15:8]
     CELL_COUNT = 0x0003   # write: cell jobs a step
-    INPUT = 0x0004        # write: first word in vector memory [15:0], length [31:16] of the input
+    INPUT = 0x0004        # write: first word in vector memory [15:0], length [31:16] of the input vector or flat map
+    ROUTE = 0x0005        # write: a `Route`
+    RESUME = 0x0006       # write, while halted and quiet: the next input is that of step [1:0], modulo 4, of the list
     PARAMETERS = 0x0010   # read: one word a parameter, in the order of `Parameters`
     LIST = 0x0100         # write: list entries
     COLUMN = 0x0200       # write: column descriptors, 8 words apart
     CELL = 0x0400         # write: cell descriptors, 8 words apart
     COUNTERS = 0x0600     # read: counters of column job j at 8·j, in the order of COUNTER_FIELDS
+    CONV = 0x8000         # the CNN engine's registers, `conv_layout.ConvRegister`
     VECTOR = 0x10000      # read, write while idle: vector memory, one element a word
     STATE = 0x20000       # read, write while idle: cell state memory
 

@@ -58,7 +58,7 @@ def parameters(pes: int, settings: Sequence[str]) -> Parameters:
             values[name] = int(value)
         except ValueError:
             raise AmacrineError(f"the parameter {name} must be a whole number, not {value!r}") from None
-    return Parameters(pes=pes, **values)
+    return Parameters.from_dict({"pes": pes} | values)
 
 
 def given(ctx: click.Context, *names: str) -> list[str]:

@@ -126,7 +126,7 @@ class Program:
             header = json.loads(metadata["header"])
             if _checksum(header, arrays) != metadata["checksum"] or set(arrays) != set(ARRAYS):
                 raise AmacrineError(f"{path} is damaged: its checksum does not match; compile it again.")
-            header["parameters"] = Parameters(**header["parameters"])
+            header["parameters"] = Parameters.from_dict(header["parameters"])
             header["jobs"] = tuple(ProgramJob(**job) for job in header["jobs"])
             return cls(**header, **arrays)
         except (KeyError, TypeError, ValueError) as error:
