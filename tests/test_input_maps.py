@@ -44,7 +44,8 @@ async def maps_alternate(dut, shape, pattern):
         assert [MAP.unpack(item) for item in maps[:len(words)]] == [
             {"address": place["map"] + i, "bits": bits} for i, bits in enumerate(words)]
         assert [VALUE.unpack(item) for item in values[:len(elements)]] == [
-            {"address": place["value"] + i, "value": value} for i, value in enumerate(elements)]
+            {"address": place["value"] + i, "value": value, "next_value": 0, "two": 0}
+            for i, value in enumerate(elements)]
         del maps[:len(words)], values[:len(elements)]
         if rng.random() < 0.3:      # at most the next map comes, and waits
             await ports.cycles(40 * slab.size + SURPLUS_CYCLES)
