@@ -22,7 +22,7 @@ from .scatter import Slot
 
 STAGES = 15             # from the answer with partial sums to the queue
 LATENCY = ANSWER_CYCLES + STAGES
-CLEAR_CYCLES = 4
+CLEAR_CYCLES = 5
 """Cycles from a request to the cleared word."""
 QUEUE_DEPTH = 32
 BLOCKS = 16             # most blocks of a pass
@@ -98,7 +98,7 @@ class Finisher(wiring.Component):
             steps.append(Signal(step_layout(self.params), name=f"step_s{s}"))
             m.d.sync += steps[-1].eq(steps[-2])
         late = steps[ANSWER_CYCLES:]
-        values = self._compute(m, job, late)
+        values = self._compute(m, job, steps[ANSWER_CYCLES - 1], late)
         item, end, flush = queue.i.p, late[STAGES], steps[CLEAR_CYCLES]
         m.d.comb += [
             queue.i.valid.eq(end.valid), item.chunk.used.eq(end.used), item.chunk.last.eq(end.last),
@@ -192,15 +192,18 @@ class Finisher(wiring.Component):
             ]
         return column_first
 
-    def _compute(self, m, job, steps):
-        """The pipeline behind the answer; `steps[s]` is the chunk s cycles after it. Returns its values."""
+    def _compute(self, m, job, early, steps):
+        """The pipeline behind the answer; `steps[s]` is the chunk s cycles after it, `early` the one a cycle before it.
+
+        Returns its values.
+        """
         lanes = self.params.lanes
         word_s1, part_s2 = Signal(32 * self.params.macs, reset_less=True), Signal(32 * lanes, reset_less=True)
-        bias_s2 = Signal(32 * lanes, reset_less=True)
-        m.d.comb += self.bias_address.eq(steps[0].bias)
+        bias_s2 = delay(m, self.bias_data, 2)
+        m.d.comb += self.bias_address.eq(early.bias)
         with m.If(steps[0].fresh & steps[0].valid):
             m.d.sync += word_s1.eq(self.answer)
-        m.d.sync += [part_s2.eq(word_s1.word_select(steps[1].part, 32 * lanes)), bias_s2.eq(self.bias_data)]
+        m.d.sync += part_s2.eq(word_s1.word_select(steps[1].part, 32 * lanes))
         narrow = (job.function == Function.IDENTITY) | (job.function == Function.RELU)
         values = []
         for lane in range(lanes):

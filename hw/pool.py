@@ -1,6 +1,6 @@
 """Pooling of results as they come: maximum or mean of 2 × 2, of two in a row, or of the whole map."""
 
-from amaranth.hdl import Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -13,14 +13,14 @@ from .ram import block_ram, read_port
 
 POOL_JOB = data.StructLayout({"mode": unsigned(2), "average": 1, "shift": unsigned(5)})
 """Of a pass: `Pool` of sw/conv_layout.py; the mean instead of the maximum, rq(sum, shift, 16) with a shift to 20."""
-QUEUE_DEPTH, QUEUE_MARGIN = 8, 4
+QUEUE_DEPTH, ROUND_CYCLES = 8, 5
 
 
 class Pooling(wiring.Component):
     """Combines the results of each window into one, or passes them through; then says that the pass has ended.
 
     Without pooling a chunk a cycle, 1 cycle late. Otherwise a chunk each 3 cycles (4 where it adds to the one just
-    before it: one chunk a position), and a window's chunk 7 cycles after its last element's. Windows that are not
+    before it: one chunk a position), and a window's chunk 8 cycles after its last element's. Windows that are not
     full are left out. Results under way are in a block RAM of `pool_depth` chunks of L · 32 bits: of each window of
     a row, or of the only one.
 
@@ -41,7 +41,7 @@ class Pooling(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.out = out = Queue(result_layout(self.params), QUEUE_DEPTH, QUEUE_MARGIN)
+        m.submodules.out = out = Queue(result_layout(self.params), QUEUE_DEPTH, margin=3)
         connect(m, out.o, flipped(self.result))
         job, busy, pending, passing, ends = Signal(POOL_JOB), Signal(), Signal(), Signal(), Signal()
         # 0: free, 1: old results leave the memory, 2: they are combined, 3: they are written, the next ones wait
@@ -121,23 +121,25 @@ class Pooling(wiring.Component):
         return sums_s1, complete & (step == 2)
 
     def _round(self, m, job, taken, sums_s1, emit, pending):
-        """Results of a complete window, requantised: 4 cycles later. Returns (chunk, valid)."""
+        """Results of a complete window, requantised: ROUND_CYCLES later. Returns (chunk, valid)."""
         emits = [emit]
-        for s in range(4):
-            emits.append(Signal(name=f"emit_s{s + 1}"))
+        for s in range(1, ROUND_CYCLES + 1):
+            emits.append(Signal(name=f"emit_s{s}"))
             m.d.sync += emits[-1].eq(emits[-2])
-        m.d.comb += pending.eq(emits[1] | emits[2] | emits[3] | emits[4])
+        m.d.comb += pending.eq(Cat(emits[1:]).any())
         rounded, shift = Signal(chunk_layout(self.params)), Signal(5)
-        m.d.comb += shift.eq(Mux(job.average, job.shift, 0))
+        m.d.sync += shift.eq(Mux(job.average, job.shift, 0))
         for lane in range(self.params.lanes):
             # One bit below the result's LSB is kept for the rounding, as in PreActivation.
             coarse_s2 = Signal(signed(33), name=f"coarse{lane}_s2", reset_less=True)
             fine_s3 = Signal(signed(33), name=f"fine{lane}_s3", reset_less=True)
-            y_s4 = Signal(ACTIVATION, name=f"y{lane}_s4", reset_less=True)
+            whole_s4 = Signal(PSUM, name=f"whole{lane}_s4", reset_less=True)
+            y_s5 = Signal(ACTIVATION, name=f"y{lane}_s5", reset_less=True)
             m.d.sync += [
                 coarse_s2.eq((sums_s1[lane] << 1) >> (shift[2:] << 2)), fine_s3.eq(coarse_s2 >> shift[:2]),
-                y_s4.eq(saturate((fine_s3 + 1) >> 1, 16)),
+                whole_s4.eq((fine_s3 + 1) >> 1), y_s5.eq(saturate(whole_s4, 16)),
             ]
-            m.d.comb += rounded["values"][lane].eq(y_s4)
-        m.d.comb += [rounded.used.eq(delay(m, taken.chunk.used, 4)), rounded.last.eq(delay(m, taken.chunk.last, 4))]
-        return rounded, emits[4]
+            m.d.comb += rounded["values"][lane].eq(y_s5)
+        m.d.comb += [rounded.used.eq(delay(m, taken.chunk.used, ROUND_CYCLES)),
+                     rounded.last.eq(delay(m, taken.chunk.last, ROUND_CYCLES))]
+        return rounded, emits[ROUND_CYCLES]
