@@ -28,7 +28,7 @@ class InputMaps(wiring.Component):
     busy : Out(1)
         A map has been taken, and is not complete in feature memory.
     ends : Out(1), written : In(1)
-        All words of a map have been taken; and those taken are complete in memory, 1 if not connected.
+        All words of a map have been taken; and those taken are complete in memory. With external maps only.
     read : In(2), done : Out(2)
         Last step, modulo 4, whose map will not be read again, and whose map is complete.
     input : In(stream of ACTIVATION)
@@ -41,11 +41,11 @@ class InputMaps(wiring.Component):
         super().__init__({
             "channels": In(CHANNEL), "positions": In(FLAT),
             "even": In(encoder_job_layout(params)), "odd": In(encoder_job_layout(params)),
-            "run": In(1), "busy": Out(1), "ends": Out(1),
-            "written": In(1, init=1), "read": In(2, init=3), "done": Out(2, init=3),
+            "run": In(1), "busy": Out(1), "read": In(2, init=3), "done": Out(2, init=3),
             "input": In(stream.Signature(ACTIVATION)),
             "map": Out(stream.Signature(map_write_layout(params))),
             "value": Out(stream.Signature(value_write_layout(params))),
+            **({"ends": Out(1), "written": In(1)} if params.external else {}),
         })
 
     def elaborate(self, platform):
@@ -78,8 +78,10 @@ class InputMaps(wiring.Component):
                         with m.If(last_position):
                             m.next = "WRITE"
             with m.State("WRITE"):
-                m.d.comb += [self.busy.eq(1), self.ends.eq(encoder.idle)]
-                with m.If(encoder.idle & self.written):
+                m.d.comb += self.busy.eq(1)
+                if self.params.external:
+                    m.d.comb += self.ends.eq(encoder.idle)
+                with m.If(encoder.idle & (self.written if self.params.external else 1)):
                     m.d.sync += [self.done.eq(step), step.eq(step + 1)]
                     m.next = "START"
         return m
