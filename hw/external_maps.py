@@ -171,8 +171,8 @@ class PlaneReader(wiring.Component):
 class PlaneWriter(wiring.Component):
     """Puts elements of a plane together to words of external memory; an element a cycle.
 
-    A plane begins with a word; elements have ascending addresses. In the last word, elements behind the last one are
-    junk.
+    A plane begins with a word, and its elements come in order: only the first one's address counts. In its last
+    word, what is behind the last element is junk.
 
     Members
     -------
@@ -193,28 +193,27 @@ class PlaneWriter(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         bits = (self.elements - 1).bit_length()
-        index, place = self.i.p.address[:bits], self.i.p.address[bits:EXTERNAL_BIT]
-        parts, word = (Signal(data.ArrayLayout(16, self.elements), name=name) for name in ("parts", "word"))
-        at, filled, flush = Signal.like(self.o.p.address), Signal(), Signal()
-        last, free, takes = Signal(), Signal(), Signal()
+        index, parts = Signal(max(bits, 1)), Signal(data.ArrayLayout(16, self.elements - 1))    # all but a word's last
+        address, place, begun = Signal.like(self.o.p.address), Signal.like(self.o.p.address), Signal()
+        filled, flush, last, free, takes = Signal(), Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
-            last.eq(index.all()), free.eq(~self.o.valid | self.o.ready), self.i.ready.eq(~flush & (~last | free)),
-            takes.eq(self.i.valid & self.i.ready), self.busy.eq(filled | self.o.valid), word.eq(parts),
+            last.eq(index[:bits].all()), free.eq(~self.o.valid | self.o.ready),
+            self.i.ready.eq(~flush & (~last | free)), takes.eq(self.i.valid & self.i.ready),
+            self.busy.eq(filled | self.o.valid),
+            place.eq(Mux(begun, address, self.i.p.address[bits:EXTERNAL_BIT])),
         ]
-        for number in range(self.elements):
-            with m.If(index == number):
-                m.d.comb += word[number].eq(self.i.p.bits)
-        with m.If(self.o.ready):
-            m.d.sync += self.o.valid.eq(0)
+        with m.If(free):
+            m.d.sync += [self.o.valid.eq((takes & last) | flush), self.o.p.address.eq(place),
+                         self.o.p.data.eq(Cat(parts, self.i.p.bits))]
         with m.If(takes):
-            m.d.sync += [parts.eq(word), at.eq(place), filled.eq(~last)]
-            with m.If(last):
-                m.d.sync += [self.o.valid.eq(1), self.o.p.address.eq(place), self.o.p.data.eq(word)]
+            m.d.sync += [index.eq(index + 1), filled.eq(~last), begun.eq(1), address.eq(place + last)]
+            for number in range(self.elements - 1):
+                with m.If(index == number):
+                    m.d.sync += parts[number].eq(self.i.p.bits)
         with m.Elif(flush & free):
-            m.d.sync += [self.o.valid.eq(1), self.o.p.address.eq(at), self.o.p.data.eq(parts), filled.eq(0),
-                         flush.eq(0)]
+            m.d.sync += [filled.eq(0), flush.eq(0), begun.eq(0)]
         with m.Elif(self.end):
-            m.d.sync += flush.eq(filled)
+            m.d.sync += [flush.eq(filled), begun.eq(filled), index.eq(0)]
         return m
 
 
@@ -229,7 +228,7 @@ class ExternalFeatures(wiring.Component):
     ----------
     params : ConvParameters
     weight_params : Parameters
-        Of the weight port; an even number of weights. With 8, about 1000 LUTs.
+        Of the weight port; an even number of weights. With 8, about 2000 LUTs more.
 
     Members
     -------
@@ -302,7 +301,7 @@ class ExternalFeatures(wiring.Component):
             return writer
         second, goes_on = Signal(name=f"{name}_second"), Signal(name=f"{name}_goes_on")
         m.d.comb += [
-            goes_on.eq(taken.p.two & ~second), item.p.address.eq(taken.p.address + second),
+            goes_on.eq(taken.p.two & ~second), item.p.address.eq(taken.p.address),
             item.p.bits.eq(Mux(second, taken.p.next_value, taken.p.value)),
             taken.ready.eq(Mux(external, item.ready & ~goes_on, memory.ready)),
         ]

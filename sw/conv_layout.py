@@ -32,7 +32,7 @@ class ConvParameters:
     psum_depth : words of P partial sums, half of them in each of the two banks.
     pool_depth : chunks (P / 4 partial results of 32 bits) in pooling memory.
     external : 1 lets maps that do not fit into feature memory lie in external memory, behind the weight port, whose
-        words must then have an even number of weights. Costs about 1000 LUTs.
+        words must then have an even number of weights. Costs about 2000 LUTs.
     """
 
     macs: int = 16
