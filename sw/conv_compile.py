@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from .conv import pool_shift
-from .conv_layout import PASS_FIELDS, PASSES, SLAB_FIELDS, ConvParameters
-from .conv_maps import FeatureMap, MapPlaces, Place, map_size, place_maps
+from .conv_layout import EXTERNAL_ALIGN, EXTERNAL_BIT, PASS_FIELDS, PASSES, SLAB_FIELDS, ConvParameters
+from .conv_maps import FeatureMap, MapPlaces, Place, check_reach, first_element, map_size, place_maps
 from .conv_pack import BIAS_WORDS, ConvPass, pack_pass, plan_passes, pool_mode
 from .convolution import ConvShape
 from .errors import AmacrineError
@@ -51,6 +51,28 @@ class ConvProgram:
         low, high = (int(self.slabs[slab][SLAB_FIELDS.index(name)]) for name in ("value_low", "value_high"))
         return low | high << 16
 
+    def with_scratch(self, first_word: int, pes: int) -> ConvProgram:
+        """The same program, with its maps in weight memory from word `first_word` on, or a little behind."""
+        if not self.scratch_words:
+            return self
+        start = first_element(first_word, pes)
+        check_reach(start + self.scratch_words * pes // 2)
+        shift = start - self.scratch_first * pes // 2
+        slabs = _moved(self.slabs, SLAB_FIELDS, "", shift)
+        passes = _moved(self.passes, PASS_FIELDS, "out_", shift)
+        return replace(self, slabs=slabs, passes=passes, scratch_first=start * 2 // pes)
+
+
+def _moved(rows: np.ndarray, names: Sequence[str], prefix: str, shift: int) -> np.ndarray:
+    """Descriptors whose places in external memory lie `shift` elements behind; those on chip stay."""
+    columns = [names.index(prefix + name) for name in ("map", "value_low", "value_high")]
+    maps, low, high = rows[:, columns].astype(np.int64).T
+    external = high >> (EXTERNAL_BIT - 16) & 1
+    value = (low | high << 16) + external * shift
+    moved = rows.copy()
+    moved[:, columns] = np.stack([maps + external * shift // EXTERNAL_ALIGN, value & 0xFFFF, value >> 16], axis=1)
+    return moved
+
 
 @dataclass
 class _Builder:
@@ -64,8 +86,7 @@ class _Builder:
     kernel_words: int = 0
 
 
-def compile_convs(layers: Sequence[QConv], params: ConvParameters, pes: int, first_word: int = 0,
-                  scratch_word: int | None = None) -> ConvProgram:
+def compile_convs(layers: Sequence[QConv], params: ConvParameters, pes: int, first_word: int = 0) -> ConvProgram:
     """Lay out a chain of convolutions, whose last result leaves as a dense stream.
 
     Parameters
@@ -73,18 +94,16 @@ def compile_convs(layers: Sequence[QConv], params: ConvParameters, pes: int, fir
     layers : first to last, at least one
     params : of the CNN engine; what does not fit is refused, with the layer and by how much
     pes : K, weights in a word of the weight port; divides P
-    first_word : address of the first kernel word on the weight port, in words of K weights
-    scratch_word : from where on maps may lie in weight memory, likewise; behind the kernels if None
+    first_word : address of the first kernel word on the weight port, in words of K weights; maps that do not fit on
+        chip lie behind the kernels
     """
     if params.macs % pes:
         raise AmacrineError(f"The CNN engine has {params.macs} MACs, which {pes} weights in a word do not divide; "
                             "generate it with another number of one of them.")
     build = _Builder(params, pes, first_word)
     plans = [plan_passes(layer.name, layer.shape, params) for layer in layers]
-    if scratch_word is None:
-        words = sum(BIAS_WORDS * plan.blocks + plan.kernel_words for passes in plans for plan in passes)
-        scratch_word = first_word + words * (params.macs // pes)
-    maps = _place_maps(layers, plans, params, pes, scratch_word)
+    words = sum(BIAS_WORDS * plan.blocks + plan.kernel_words for passes in plans for plan in passes)
+    maps = _place_maps(layers, plans, params, pes, first_word + words * (params.macs // pes))
     for place in maps.places[0]:
         build.slabs.append(_slab(place, layers[0].shape.in_channels, 0))
     sources = [(0, 0, layers[0].shape.in_channels)]     # slab, first channel, channels of the map before

@@ -55,7 +55,7 @@ def place_maps(maps: Sequence[FeatureMap], params: ConvParameters, pes: int, scr
         if not params.external:
             raise _refusal(maps, number, params)
         external.add(max(involved, key=lambda n: sum(maps[n].size)))
-    base = -(-scratch_word * pes // 2 // EXTERNAL_ALIGN) * EXTERNAL_ALIGN
+    base = first_element(scratch_word, pes)
     places, end = _external_places(maps, external, base)
     size = maps[0].size if 0 not in external else (0, 0)
     for number, feature_map in enumerate(maps):
@@ -65,6 +65,18 @@ def place_maps(maps: Sequence[FeatureMap], params: ConvParameters, pes: int, scr
             places[number] = _in_a_row(feature_map.slabs, (0, 0) if number == 0 else size if number % 2 else upper)
     words = (end - base) * 2 // pes if external else 0
     return MapPlaces([places[number] for number in range(len(maps))], base * 2 // pes if external else 0, words)
+
+
+def first_element(word: int, pes: int) -> int:
+    """Where a plane may begin in external memory, from a word of K weights on."""
+    return -(-word * pes // 2 // EXTERNAL_ALIGN) * EXTERNAL_ALIGN
+
+
+def check_reach(end: int) -> None:
+    """Refuse maps that end behind all elements of external memory that have an address."""
+    if end > 1 << EXTERNAL_BIT:
+        raise AmacrineError(f"The feature maps that do not fit on chip lie in external memory up to element {end}, "
+                            f"and the CNN engine reaches {1 << EXTERNAL_BIT}; use smaller maps.")
 
 
 def _needs(maps: Sequence[FeatureMap], external: set[int], number: int) -> Place:
@@ -109,9 +121,7 @@ def _external_places(maps: Sequence[FeatureMap], external: set[int], base: int) 
         for number in external.intersection(area):
             places[number], ends[number] = _aligned(maps[number].slabs, start)
         start = max([start, *(ends[number] for number in external.intersection(area))])
-    if start > 1 << EXTERNAL_BIT:
-        raise AmacrineError(f"The feature maps that do not fit on chip lie in external memory up to element {start}, "
-                            f"and the CNN engine reaches {1 << EXTERNAL_BIT}; use smaller maps.")
+    check_reach(start)
     return places, start
 
 

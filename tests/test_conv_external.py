@@ -29,10 +29,10 @@ def hardware(macs: int) -> ConvParameters:
                           pool_depth=256, external=1)
 
 
-def compiled(network, macs, memory, **scratch):
+def compiled(network, macs, memory, **place):
     map_depth, value_depth = MEMORIES[memory]
     params = replace(hardware(macs), map_depth=map_depth, value_depth=value_depth)
-    return compile_convs(network.layers, params, SIZES[macs][0], **scratch)
+    return compile_convs(network.layers, params, SIZES[macs][0], **place)
 
 
 def external_slabs(program):
@@ -113,19 +113,34 @@ def test_external_maps_lie_behind_the_kernels_or_where_there_is_room():
     program = compiled(CHAIN, 16, "none", first_word=100)
     words = len(program.kernels) * 2
     assert 100 + words <= program.scratch_first < 100 + words + EXTERNAL_ALIGN // 4
-    moved = compiled(CHAIN, 16, "none", first_word=100, scratch_word=50_000)
+    moved = program.with_scratch(50_000, SIZES[16][0])
     assert 50_000 <= moved.scratch_first < 50_000 + EXTERNAL_ALIGN // 4
-    assert moved.scratch_words == program.scratch_words
-    fields = [PASS_FIELDS.index(name) for name in ("weight_low", "weight_high")]
-    np.testing.assert_array_equal(moved.passes[:, fields], program.passes[:, fields])
-    assert compiled(CHAIN, 16, "all").scratch_words == 0
+    other = compiled(CHAIN, 16, "none", first_word=moved.scratch_first - words)     # as if compiled there
+    assert (moved.scratch_first, moved.scratch_words) == (other.scratch_first, other.scratch_words)
+    np.testing.assert_array_equal(moved.slabs, other.slabs)
+    kernels = [PASS_FIELDS.index(name) for name in ("weight_low", "weight_high")]
+    np.testing.assert_array_equal(np.delete(moved.passes, kernels, 1), np.delete(other.passes, kernels, 1))
+    np.testing.assert_array_equal(moved.passes[:, kernels], program.passes[:, kernels])
+    on_chip = compiled(CHAIN, 16, "all")
+    assert on_chip.scratch_words == 0 and on_chip.with_scratch(50_000, 8) is on_chip
+
+
+def test_maps_that_were_moved_stay_what_they_are():
+    """Some on chip, some not."""
+    program = compiled(CHAIN, 16, "some").with_scratch(80_000, SIZES[16][0])
+    inputs = random_maps(np.random.default_rng(4), CHAIN, 3)
+    with SimulatedConv(program, hardware(16), SIZES[16][0], latency=5) as engine:
+        run = engine.run(inputs)
+    np.testing.assert_array_equal(run.outputs, Golden(CHAIN).run(inputs).outputs)
 
 
 def test_what_no_memory_holds_is_refused():
     with pytest.raises(AmacrineError, match=r"need 3456 values .* has 512, .* with external maps \(external=1\)"):
         compile_convs(CHAIN.layers, ConvParameters(macs=16, value_depth=512), 8)
     with pytest.raises(AmacrineError, match="reaches 67108864; use smaller maps"):
-        compiled(CHAIN, 16, "none", scratch_word=(1 << 24) - 1000)
+        compiled(CHAIN, 16, "none").with_scratch((1 << 24) - 1000, SIZES[16][0])
+    with pytest.raises(AmacrineError, match="reaches 67108864; use smaller maps"):
+        compiled(CHAIN, 16, "none", first_word=(1 << 24) - 1000)
     with pytest.raises(AmacrineError, match="external must be 0 or 1, not 2"):
         ConvParameters(external=2)
     with pytest.raises(AmacrineError, match="need an even number of PEs, not 1"):
