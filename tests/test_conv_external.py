@@ -134,6 +134,14 @@ def test_maps_that_were_moved_stay_what_they_are():
     np.testing.assert_array_equal(run.outputs, Golden(CHAIN).run(inputs).outputs)
 
 
+def test_maps_of_an_image_network_have_room():
+    """The first layers of VGG19 at their full size: 224 × 224 × 64, twice as input and once as result, in 20.5 MB."""
+    layers = (layer("conv1_2", 64, 224, 64, 3), layer("next", 64, 224, 4))
+    program = compile_convs(layers, ConvParameters(macs=16, psum_depth=1024, kernel_depth=8192, external=1), 8)
+    assert external_slabs(program) == [0, 1, *range(2, 2 + sum(number == 0 for number, _ in program.plans))]
+    assert 3 * 2 * 224 * 224 * 64 * 17 / 16 <= program.scratch_words * 8 < 20_500_000
+
+
 def test_what_no_memory_holds_is_refused():
     with pytest.raises(AmacrineError, match=r"need 3456 values .* has 512, .* with external maps \(external=1\)"):
         compile_convs(CHAIN.layers, ConvParameters(macs=16, value_depth=512), 8)
