@@ -19,6 +19,7 @@ def job_layout(params: Parameters):
     """The part of a column descriptor that the encoder reads."""
     return data.StructLayout({
         "mode": ColumnMode,
+        "rectify": 1,             # negative elements count as zero
         "source_word": range(params.vector_depth // params.lanes),
         "length": INDEX,          # words of the source to scan; events of a bias job
         "reference_word": range(params.reference_depth // params.lanes),
@@ -31,7 +32,7 @@ class Encoder(wiring.Component):
 
     DELTA: d = x - x_ref; if d != 0 and abs(d) >= threshold, send it and set x_ref = x. THRESHOLD: the same
     with x_ref = 0, which is never written, after a RESTART. BIAS: `length` events of BIAS_VALUES, the
-    first one a LOAD. Golden model: sw/golden.py.
+    first one a LOAD. With `rectify`, x is max(x, 0). Golden model: sw/golden.py.
 
     Looks at `lanes` elements a cycle, and spends a further cycle on each event but the first of a word.
     Latency 5 cycles from a job's start, or from an element's becoming available, to its event.
@@ -160,6 +161,7 @@ class Encoder(wiring.Component):
         x_s4, d_s4 = [], []
         for lane in range(lanes):
             x_s2, r_s2 = Signal(ACTIVATION, name=f"x_s2_{lane}"), Signal(ACTIVATION, name=f"r_s2_{lane}")
+            rectified = Mux(job.rectify & x_s2[-1], 0, x_s2)
             x_s3, d_s3 = Signal(ACTIVATION, name=f"x_s3_{lane}"), Signal(DELTA, name=f"d_s3_{lane}")
             x, d = Signal(ACTIVATION, name=f"x_s4_{lane}"), Signal(DELTA, name=f"d_s4_{lane}")
             # abs(d) > above, in one addition: d ^ sign is abs(d), less one if d is negative.
@@ -170,7 +172,7 @@ class Encoder(wiring.Component):
             with m.If(advance):
                 m.d.sync += [
                     x_s2.eq(vector[lane]), r_s2.eq(read.data[lane]),
-                    x_s3.eq(x_s2), d_s3.eq(x_s2 - r_s2),
+                    x_s3.eq(rectified), d_s3.eq(rectified - r_s2),
                     d.eq(d_s3), pending[lane].eq(over & valid[2]),
                 ]
             with m.If(self.clear | self.reset):     # zero is what clearing writes

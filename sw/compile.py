@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from .layout import (
     Register,
 )
 from .program import Program, ProgramJob
-from .qlayers import QGRU, QLSTM, Job, QConv, QDense, QLayer, Source, layer_jobs, result_frac
+from .qlayers import QGRU, QLSTM, Job, QConv, QDense, QLayer, layer_jobs, result_frac
 from .quantised import QuantisedNetwork
 from .schedule import Entry, schedule
 
@@ -107,7 +107,6 @@ def compile_network(network: QuantisedNetwork, parameters: Parameters | None = N
     parameters = parameters or Parameters()
     layout = Layout(parameters)
     _refuse_convolutions(network)
-    network = _with_rectifiers(network)
     _check_sizes(network, parameters)
     source = input_address = layout.vector(network.n_inputs)
     layout.vector(network.n_inputs)         # the input's second place, right behind
@@ -154,23 +153,6 @@ def _refuse_convolutions(network: QuantisedNetwork) -> None:
                                 "Use the golden engine.")
 
 
-def _with_rectifiers(network: QuantisedNetwork) -> QuantisedNetwork:
-    """The network with a unit matrix and a ReLU before each layer that rectifies its input.
-
-    The encoders of this gateware do not rectify. The additional layer changes no bit: its weights are 1, and its
-    vectors have the format of those it reads.
-    """
-    layers: list[QLayer] = []
-    for layer in network.layers:
-        if isinstance(layer, QDense) and layer.input.rectify:
-            source = layer.input
-            unit = Source(np.eye(source.n, dtype=np.int8), 0, source.input_frac, "delta", 0)
-            layers.append(QDense(f"{layer.name}.relu", unit, np.zeros(source.n, np.int32), "relu", source.input_frac))
-            layer = replace(layer, input=replace(source, rectify=False))
-        layers.append(layer)
-    return replace(network, layers=tuple(layers)) if len(layers) > len(network.layers) else network
-
-
 def _check_sizes(network: QuantisedNetwork, parameters: Parameters) -> None:
     for layer in network.layers:
         for name, job in layer_jobs(layer).items():
@@ -212,7 +194,7 @@ def _add_layer(layout: Layout, layer: QLayer, cell: int, source: int, output: in
             reference_word=layout.references.take(length * parameters.lanes) // parameters.lanes if delta else 0,
             weights=layout.add_weights(words), bias=bias,
             psum=psum + (blocks if recurrent and isinstance(layer, QGRU) else 0),
-            control=(ColumnMode.DELTA if delta else ColumnMode.THRESHOLD) | cell << 4,
+            control=(ColumnMode.DELTA if delta else ColumnMode.THRESHOLD) | job.source.rectify << 2 | cell << 4,
         )
     words = pack_bias(_bias_groups(layer), parameters.pes)
     layout.add_column_job(

@@ -1,5 +1,7 @@
 """The encoder against the golden model's event trace."""
 
+import itertools
+
 import cocotb
 import numpy as np
 from benches import PARAMETERS, run_bench
@@ -26,14 +28,14 @@ def test_encoder(tmp_path):
 class Reader:
     """A vector that is encoded step by step, and its golden encoder."""
 
-    def __init__(self, lanes, length, theta, mode, source, reference):
+    def __init__(self, lanes, length, theta, mode, source, reference, rectify=False):
         self.length, self.mode = length, mode
         self.words = -(-length // lanes)
         self.source, self.reference = source, reference     # words
         self.job = {"mode": mode, "source_word": source, "length": self.words, "reference_word": reference,
-                    "threshold": theta}
+                    "threshold": theta, "rectify": rectify}
         encoder = "delta" if mode == ColumnMode.DELTA else "threshold"
-        weights = Source(np.ones((1, length), np.int8), 0, 8, encoder, theta)
+        weights = Source(np.ones((1, length), np.int8), 0, 8, encoder, theta, rectify)
         layer = QDense("layer", weights, np.zeros(1, np.int32), "identity", 8)
         self.golden = Golden(QuantisedNetwork("reader", (layer,), 8))
 
@@ -135,11 +137,12 @@ def vectors(np_rng, steps, n, theta):
 
 
 def readers(lanes, seed):
-    """Vectors of many lengths, each with its own part of both memories, delta and threshold mixed."""
+    """Vectors of many lengths, each with its own part of both memories; delta and threshold, rectified and not."""
     source = reference = 0
     for number, length in enumerate((13, 1, 37, lanes + 1, 2 * lanes, lanes, max(1, lanes - 1))):
         mode = ColumnMode.THRESHOLD if number % 3 == seed else ColumnMode.DELTA
-        reader = Reader(lanes, length, THETAS[(number + 3 * seed) % len(THETAS)], mode, source, reference)
+        reader = Reader(lanes, length, THETAS[(number + 3 * seed) % len(THETAS)], mode, source, reference,
+                        number % 2 == seed)
         yield reader
         source += reader.words
         reference += reader.words if mode == ColumnMode.DELTA else 0
@@ -172,11 +175,12 @@ async def corners_of_the_difference(dut, lanes, theta):
     await bench.start(0.0)
     near = [d for d in (theta - 1, theta, theta + 1) if d <= 32767]
     values = [-32768, 32767, -32768, 0, 1, 0, -1, 0, *near, 0, *(-d for d in near), 0, 32767, -1, -32768]
-    for mode in (ColumnMode.DELTA, ColumnMode.THRESHOLD):
-        reader = Reader(lanes, 5, theta, mode, 0, 0)
+    for mode, rectify in itertools.product((ColumnMode.DELTA, ColumnMode.THRESHOLD), (False, True)):
+        reader = Reader(lanes, 5, theta, mode, 0, 0, rectify)
         for t, value in enumerate(values):
             x = np.roll(np.array([value, 0, -value if value > -32768 else 32767, value, values[t - 1]]), t)
             await bench.run(reader, x.astype(np.int16), 0.0)
+        await bench.clear()
     await bench.ports.cycles(SURPLUS_CYCLES)
     bench.check()
 

@@ -172,7 +172,8 @@ class World:
         source_word = row["odd_source_word" if step % 2 else "source_word"]
         if row["control"] & 3 != 2:
             assert encoder_job == {"mode": row["control"] & 3, "source_word": source_word, "length": row["length"],
-                                   "reference_word": row["reference_word"], "threshold": row["threshold"]}
+                                   "reference_word": row["reference_word"], "threshold": row["threshold"],
+                                   "rectify": row["control"] >> 2 & 1}
         assert encoder_job["length"] == row["length"] and encoder_job["mode"] == row["control"] & 3
         assert fetch_job == {
             "weights": row["weight_low"] | row["weight_high"] << 16, "words": row["column_words"], "psum": row["psum"],
