@@ -4,6 +4,7 @@ from amaranth.hdl import Cat, Module, Signal, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from amacrine.hw.arbiter import WeightArbiter
 from amacrine.hw.cell import Cell
 from amacrine.hw.columns import ColumnEngine
 from amacrine.hw.counters import Counters
@@ -11,7 +12,7 @@ from amacrine.hw.encoder import Encoder
 from amacrine.hw.fetch import ColumnFetch, fetch_job_layout
 from amacrine.hw.function import FunctionUnit, PreActivation
 from amacrine.hw.map_events import MapEvents
-from amacrine.hw.memory import WeightMemory
+from amacrine.hw.memory import WeightMemory, weight_port
 from amacrine.hw.numerics import PRE, Event, request_layout
 from amacrine.hw.queue import Queue
 from amacrine.hw.sequencer import CellSequencer, ColumnSequencer, DescriptorTable
@@ -87,6 +88,26 @@ class FetchAndColumns(wiring.Component):
         return m
 
 
+class ArbiterAndMemory(wiring.Component):
+    """An arbiter in front of an ideal weight memory."""
+
+    HOST = ("write_address", "write_data", "write_enable", "latency")
+
+    def __init__(self, params):
+        self.arbiter, self.memory = WeightArbiter(params), WeightMemory(params, MEMORY_WORDS, MAX_LATENCY)
+        port, members = weight_port(params), self.memory.signature.members
+        super().__init__({"columns": In(port), "kernels": In(port), **{name: members[name] for name in self.HOST}})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.arbiter, m.submodules.memory = arbiter, memory = self.arbiter, self.memory
+        connect(m, flipped(self.columns), arbiter.columns)
+        connect(m, flipped(self.kernels), arbiter.kernels)
+        connect(m, arbiter.port, memory.port)
+        m.d.comb += [getattr(memory, name).eq(getattr(self, name)) for name in self.HOST]
+        return m
+
+
 class Components(SideBySide):
     """All components."""
 
@@ -97,6 +118,7 @@ class Components(SideBySide):
             "pre": PreActivation(), "counters": Counters(), "map_events": MapEvents(),
             "table": DescriptorTable(TABLE_FIELDS, TABLE_ROWS), "memory": WeightMemory(p8, MEMORY_WORDS),
             "slow_memory": WeightMemory(p8, MEMORY_WORDS, MAX_LATENCY), "fetch": ColumnFetch(p8),
+            "arbiter": WeightArbiter(p8), "shared_memory": ArbiterAndMemory(p8),
             "column_sequencer": ColumnSequencer(p8), "cell_sequencer": CellSequencer(p8),
         }
         for pes, parameters in PARAMETERS.items():
