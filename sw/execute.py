@@ -50,6 +50,7 @@ def run_golden(network: QuantisedNetwork, inputs: np.ndarray, trace: bool = Fals
         {job: [step for part in parts for step in (part.trace or {})[job]] for job in parts[0].events}
         if trace else None,
         {job: np.concatenate([part.conv_macs[job] for part in parts]) for job in parts[0].conv_macs},
+        {job: np.sum([part.conv_nonzero[job] for part in parts], axis=0) for job in parts[0].conv_nonzero},
     )
 
 
