@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from amacrine.sw.errors import AmacrineError
-from amacrine.sw.layout import CLEAR, CLEARING, COUNTER_FIELDS, HALT, QUIET, RUN, Parameters, Register
+from amacrine.sw.layout import CLEAR, CLEARING, HALT, QUIET, RUN, Parameters, Register
 from amacrine.sw.program import Program, register_writes
 
 from .build import Function, build_simulation, load_library
@@ -131,7 +131,7 @@ class SimulatedEngine:
         progress : called with the number of steps finished, now and then
         """
         assert self.program is not None, "load a program first"
-        inputs = np.ascontiguousarray(inputs, np.int16)
+        inputs = np.ascontiguousarray(self.program.streamed(inputs), np.int16)
         steps, n_outputs = len(inputs), self.program.n_outputs
         outputs = np.empty((steps, n_outputs), np.int16)
         started, finished, words = (np.zeros(steps, np.uint64) for _ in range(3))
@@ -149,17 +149,17 @@ class SimulatedEngine:
                                     f"{done} of {steps}; this is a fault in Amacrine, please report it.")
             if progress:
                 progress(done)
-        return SimulatedRun(outputs, started, finished, words)
+        return SimulatedRun(self.program.restored(outputs), started, finished, words)
 
     def counters(self) -> dict[str, dict[str, int]]:
-        """Counters since the sequence's start, by job; waits until work in anticipation is done."""
+        """Counters since the sequence's start, by job and pass; waits until work in anticipation is done."""
         assert self.program is not None, "load a program first"
         while not self.read(Register.CONTROL) & QUIET:
             self._idle(64)
         self.write(Register.CONTROL, HALT)
         self._idle(8)       # the last counts are on their way to their records
-        counters = {job.name: {name: self.read(Register.COUNTERS + 8 * job.number + field)
-                           for field, name in enumerate(COUNTER_FIELDS)} for job in self.program.jobs}
+        counters = {each.name: {name: self.read(each.address + field) for field, name in enumerate(each.names)}
+                    for each in self.program.counters()}
         self.write(Register.CONTROL, RUN)
         return counters
 

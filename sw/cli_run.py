@@ -97,7 +97,7 @@ def run(ctx: click.Context, model: str, input_path: Path, out_path: Path | None,
         with clock("quantising"):
             network = quantise(workload.network, workload.calibration, thresholds)
         if engine == "golden":
-            execution = execute_golden(workload, network, pes, trace)
+            execution = execute_golden(workload, network, parameters, trace)
         elif device is None:
             execution = execute_simulated(workload, network, parameters, latency, trace)
         else:

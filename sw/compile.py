@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from .conv_compile import ConvProgram, compile_convs
+from .conv_counts import kernel_bytes, pass_name
+from .conv_layout import PASS_FIELDS, SLAB_FIELDS
 from .errors import AmacrineError
 from .fixed import PRE_FRAC, STATE_FRAC
 from .layout import (
@@ -20,8 +24,9 @@ from .layout import (
     Function,
     Parameters,
     Register,
+    Route,
 )
-from .program import Program, ProgramJob
+from .program import Program, ProgramJob, ProgramPass
 from .qlayers import QGRU, QLSTM, Job, QConv, QDense, QLayer, layer_jobs, result_frac
 from .quantised import QuantisedNetwork
 from .schedule import Entry, schedule
@@ -31,6 +36,7 @@ FUNCTIONS = {"identity": Function.IDENTITY, "relu": Function.RELU, "sigmoid": Fu
 GRU_GROUPS = (2, 0, 1, 3)
 """Partial sums of a GRU in memory: n_x, r, z, n_h, so that the columns of either source go to three in a row."""
 GRU_INPUT_GATES = (2, 0, 1)
+MODES = {"delta": ColumnMode.DELTA, "threshold": ColumnMode.THRESHOLD, "map": ColumnMode.MAP}
 BIAS_DIGITS = (1, 1 << 8, -(1 << 16))
 """Event values of a bias job: the bias is written as a sum of int8 multiples of them, the last one repeated."""
 
@@ -100,22 +106,28 @@ def compile_network(network: QuantisedNetwork, parameters: Parameters | None = N
 
     Parameters
     ----------
-    network : from ``quantise``
+    network : from ``quantise``; its convolutions need a CNN engine
     parameters : of the gateware; a program that does not fit is refused, with the limit and by how much
     anticipate : fetch recurrent columns of the next step before its input has come; the results are the same
     """
     parameters = parameters or Parameters()
     layout = Layout(parameters)
-    _refuse_convolutions(network)
-    _check_sizes(network, parameters)
-    source = input_address = layout.vector(network.n_inputs)
-    layout.vector(network.n_inputs)         # the input's second place, right behind
-    cells, outputs, input_jobs, recurrent_jobs = [], [], [], []
-    for number, layer in enumerate(network.layers):
+    convs = [layer for layer in network.layers if isinstance(layer, QConv)]
+    layers = network.layers[len(convs) :]       # convolutions come first, or there would be no such network
+    head = _compile_head(layout, convs) if convs else None
+    _check_sizes(layers, parameters)
+    route, input_address = _route(layers, head), 0
+    if route in (Route.VECTOR, Route.MAP_TO_VECTOR):
+        input_address = layout.vector(layers[0].input.n)
+        layout.vector(layers[0].input.n)        # the input's second place, right behind
+    source, cells, outputs, input_jobs, recurrent_jobs = input_address, [], [], [], []
+    for number, layer in enumerate(layers):
         output = layout.vector(layer.size)
         input_jobs.append(len(layout.jobs))
         recurrent_jobs.append(None if isinstance(layer, QDense) else len(layout.jobs) + 1)
-        cells.append(_add_layer(layout, layer, number, source, output))
+        order = head.output_order if head and not number else None
+        cells.append(_add_layer(layout, layer, number, source, output, order,
+                                mapped=route == Route.MAP_TO_EVENTS and not number))
         outputs.append(output)
         source = output
     bias_jobs = [job.number for job in layout.jobs if job.encoder == "bias"]
@@ -136,25 +148,60 @@ def compile_network(network: QuantisedNetwork, parameters: Parameters | None = N
     if len(entries) > LIST_ENTRIES:
         raise AmacrineError(f"Network {network.name!r} needs {len(entries)} column list entries, and the "
                             f"gateware has {LIST_ENTRIES}; use fewer layers.")
+    shape = convs[0].shape if convs else None
     return Program(
         network=network.name, parameters=parameters, n_inputs=network.n_inputs, input_frac=network.input_frac,
-        n_outputs=network.n_outputs, output_frac=network.output_frac, input_word=input_address // parameters.lanes,
-        loop_start=len(starts), jobs=tuple(layout.jobs),
-        weights=np.concatenate(layout.weights), columns=np.array(layout.columns, np.uint16),
-        cells=np.array(cell_rows, np.uint16), entries=np.array(entries, np.uint16),
-        initial=_initial_writes(network, outputs, cells),
+        n_outputs=network.n_outputs, output_frac=network.output_frac, route=route,
+        input_word=input_address // parameters.lanes, input_length=layers[0].input.n if layers else 0,
+        map_channels=shape.in_channels if shape else 0, map_positions=shape.in_height * shape.in_width if shape else 0,
+        loop_start=len(starts), jobs=tuple(layout.jobs), conv_jobs=_name_passes(convs, head),
+        weights=np.concatenate(layout.weights), columns=_rows(layout.columns, COLUMN_FIELDS),
+        cells=_rows(cell_rows, CELL_FIELDS), entries=np.array(entries, np.uint16),
+        initial=_initial_writes(layers, outputs, cells), passes=head.passes if head else _rows([], PASS_FIELDS),
+        slabs=head.slabs if head else _rows([], SLAB_FIELDS),
+        input_order=(head.input_order if head else np.empty(0)).astype(np.int32),
+        output_order=(head.output_order if head and not layers else np.empty(0)).astype(np.int32),
     )
 
 
-def _refuse_convolutions(network: QuantisedNetwork) -> None:
-    for layer in network.layers:
-        if isinstance(layer, QConv):
-            raise AmacrineError(f"Layer {layer.name!r} is a convolution; this gateware has no CNN engine. "
-                                "Use the golden engine.")
+def _compile_head(layout: Layout, convs: Sequence[QConv]) -> ConvProgram:
+    """The convolutions, their kernels in the weight image."""
+    parameters = layout.parameters
+    if parameters.conv is None:
+        raise AmacrineError(f"Layer {convs[0].name!r} is a convolution, and this gateware has no CNN engine; generate "
+                            "it with one (--parameter conv_macs=16), or use the golden engine.")
+    head = compile_convs(convs, parameters.conv, parameters.pes, first_word=layout.image.used)
+    layout.add_weights(head.kernels)
+    return head
 
 
-def _check_sizes(network: QuantisedNetwork, parameters: Parameters) -> None:
-    for layer in network.layers:
+def _name_passes(convs: Sequence[QConv], head: ConvProgram | None) -> tuple[ProgramPass, ...]:
+    """The passes as reports name them."""
+    plans = head.plans if head else ()
+    firsts = [number for number, (layer, _) in enumerate(plans) if not number or plans[number - 1][0] != layer]
+    return tuple(ProgramPass(pass_name(convs[layer].name, number - firsts[layer]), convs[layer].name, number,
+                             plan.out_first, plan.channels, kernel_bytes(plan))
+                 for number, (layer, plan) in enumerate(plans))
+
+
+def _route(layers: Sequence[QLayer], head: ConvProgram | None) -> Route:
+    """Where inputs go: as events past the encoder if that would only leave out zeros."""
+    if head is None:
+        return Route.VECTOR
+    if not layers:
+        return Route.MAP_TO_HOST
+    first = layers[0]
+    plain = first.input.encoder == "threshold" and first.input.theta <= 1 and not first.input.rectify
+    return Route.MAP_TO_EVENTS if plain and isinstance(first, QDense) else Route.MAP_TO_VECTOR
+
+
+def _rows(rows: Sequence[Sequence[int]], fields: Sequence[str]) -> np.ndarray:
+    """Descriptors, uint16 (rows, fields); there may be none."""
+    return np.array(rows, np.uint16).reshape(-1, len(fields))
+
+
+def _check_sizes(layers: Sequence[QLayer], parameters: Parameters) -> None:
+    for layer in layers:
         for name, job in layer_jobs(layer).items():
             words = len(job.gates) * _blocks(job.height, parameters.pes)
             for length, what in ((job.source.n, "columns"), (layer.size, "units"), (words, "weight words a column")):
@@ -171,8 +218,17 @@ def _wait(job: int | None) -> int:
     return 0 if job is None else job | 1 << 15
 
 
-def _add_layer(layout: Layout, layer: QLayer, cell: int, source: int, output: int) -> dict[str, int]:
-    """Column jobs, weights and partial sums of a layer; returns its cell descriptor's fields."""
+def _add_layer(layout: Layout, layer: QLayer, cell: int, source: int, output: int, order: np.ndarray | None,
+               mapped: bool) -> dict[str, int]:
+    """Column jobs, weights and partial sums of a layer; returns its cell descriptor's fields.
+
+    Parameters
+    ----------
+    cell : number of its cell job
+    source, output : addresses of the vectors that it reads and makes
+    order : of the columns of its input, if it is not their own
+    mapped : its input is no vector, but the non-zero elements of a map
+    """
     parameters = layout.parameters
     blocks = _blocks(layer.size, parameters.pes)
     groups = 1 if isinstance(layer, QDense) else 4
@@ -184,17 +240,20 @@ def _add_layer(layout: Layout, layer: QLayer, cell: int, source: int, output: in
         recurrent = job.source is not layer.input
         words = pack_columns(job, GRU_INPUT_GATES if isinstance(layer, QGRU) and not recurrent else None,
                              parameters.pes)
+        if order is not None and not recurrent:
+            words = words[order]
         delta = job.source.encoder == "delta"
         length = -(-job.source.n // parameters.lanes)
+        encoder, theta = ("map", 0) if mapped else (job.source.encoder, job.source.theta)
         layout.add_column_job(
-            ProgramJob(name, len(layout.jobs), job.source.n, job.source.rows, words.shape[1],
-                       job.source.encoder, job.source.theta),
+            ProgramJob(name, len(layout.jobs), job.source.n, job.source.rows, words.shape[1], encoder, theta),
             source_word=(vector := (output if recurrent else source) // parameters.lanes), length=length,
-            odd_source_word=vector + (length if cell == 0 and not recurrent else 0),    # the input has two places
+            # The network's input has two places.
+            odd_source_word=vector + (length if cell == 0 and not recurrent and not mapped else 0),
             reference_word=layout.references.take(length * parameters.lanes) // parameters.lanes if delta else 0,
             weights=layout.add_weights(words), bias=bias,
             psum=psum + (blocks if recurrent and isinstance(layer, QGRU) else 0),
-            control=(ColumnMode.DELTA if delta else ColumnMode.THRESHOLD) | job.source.rectify << 2 | cell << 4,
+            control=MODES[encoder] | job.source.rectify << 2 | cell << 4,
         )
     words = pack_bias(_bias_groups(layer), parameters.pes)
     layout.add_column_job(
@@ -256,11 +315,11 @@ def _pack(weight: np.ndarray, pes: int) -> np.ndarray:
     return np.moveaxis(padded, -1, 0).reshape(n, -1, pes)
 
 
-def _initial_writes(network: QuantisedNetwork, outputs: list[int], cells: list[dict[str, int]]) -> np.ndarray:
+def _initial_writes(layers: Sequence[QLayer], outputs: list[int], cells: list[dict[str, int]]) -> np.ndarray:
     """Register writes for initial states that are not zero (clearing has zeroed the others)."""
     writes = []
-    for layer, vector, cell in zip(network.layers, outputs, cells, strict=True):
-        if isinstance(layer, QDense | QConv):
+    for layer, vector, cell in zip(layers, outputs, cells, strict=True):
+        if not isinstance(layer, QGRU | QLSTM):
             continue
         inner = layer.initial_s if isinstance(layer, QGRU) else layer.initial_c
         for base, values in ((Register.VECTOR + vector, layer.initial_h), (Register.STATE + cell["state"], inner)):

@@ -26,7 +26,7 @@ from .errors import (
     SilentError,
     WrongDeviceError,
 )
-from .layout import COUNTER_FIELDS, HALT, QUIET, RUN, Parameters, Register
+from .layout import HALT, QUIET, RUN, Parameters, Register
 from .port import Port, SerialPort
 from .program import Program, register_writes
 from .protocol import BAUD, LINK_REGISTERS, MAX_DATA, MEMORY_RANGE, VERSION, LinkRegister, Operation, Status
@@ -151,8 +151,8 @@ class Device:
         self._halt(Operation.START, session)
         self.write_registers([(int(address), int(value)) for address, value in program.initial])
         self.write_registers([(Register.CONTROL, RUN)])
-        self._stream = Stream(self._link, session, program.n_inputs, program.n_outputs, self.info.input_elements,
-                              self.info.output_elements, self.info.clock_hz)
+        self._stream = Stream(self._link, session, program, self.info.input_elements, self.info.output_elements,
+                              self.info.clock_hz)
 
     def stream(self, frames: np.ndarray | Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Continue the sequence; yields an int16 vector (n_outputs,) for each input vector, in order.
@@ -184,7 +184,7 @@ class Device:
         return DeviceRun(outputs, time.perf_counter() - start)
 
     def counters(self) -> dict[str, dict[str, int]]:
-        """Counters since the sequence's start, by job; waits until work in anticipation is done."""
+        """Counters since the sequence's start, by job and pass; waits until work in anticipation is done."""
         program = self._loaded()
         give_up = time.monotonic() + 10 * self._patience
         while not self.read_registers(Register.CONTROL)[0] & QUIET:
@@ -192,10 +192,10 @@ class Device:
                 raise SilentError("the engine does not come to rest; load the program again, and if that does not "
                                   "help, please report it")
         self.write_registers([(Register.CONTROL, HALT)])
-        requests = [Request(Operation.READ_REGISTERS, len(COUNTER_FIELDS), Register.COUNTERS + 8 * job.number)
-                    for job in program.jobs]
-        counters = {job.name: dict(zip(COUNTER_FIELDS, _numbers(request.result().data, "<u4"), strict=True))
-                    for job, request in zip(program.jobs, self._link.ask_all(requests), strict=True)}
+        places = program.counters()
+        requests = [Request(Operation.READ_REGISTERS, len(place.names), place.address) for place in places]
+        counters = {place.name: dict(zip(place.names, _numbers(request.result().data, "<u4"), strict=True))
+                    for place, request in zip(places, self._link.ask_all(requests), strict=True)}
         [session] = self.read_registers(LINK_REGISTERS + LinkRegister.SESSION)
         if self._stream is None or session != self._stream.session:
             raise SessionError(GONE)

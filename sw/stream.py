@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from .errors import AmacrineError, SessionError, SilentError
+from .program import Program
 from .protocol import EXCHANGE_ANSWER, EXCHANGE_HEADER, HOLD_CYCLES, MAX_DATA, Operation, Status
 from .source import open_source
 from .transport import Link, Request
@@ -34,15 +35,15 @@ class Stream:
     ----------
     link : to a device that runs
     session : the number that START was given
-    n_inputs, n_outputs : elements of a vector
+    program : that the device runs
     input_elements, output_elements : sizes of the device's stream buffers
     clock_hz : of the device
     """
 
-    def __init__(self, link: Link, session: int, n_inputs: int, n_outputs: int, input_elements: int,
-                 output_elements: int, clock_hz: int):
-        self._link, self.session, self._clock_hz = link, session, clock_hz
-        self._n_inputs, self._n_outputs = n_inputs, n_outputs
+    def __init__(self, link: Link, session: int, program: Program, input_elements: int, output_elements: int,
+                 clock_hz: int):
+        self._link, self.session, self._program, self._clock_hz = link, session, program, clock_hz
+        self._n_inputs, self._n_outputs = program.n_inputs, program.n_outputs
         self._chunk = max(1, min(MAX_INPUTS, input_elements // 2))      # smaller ones only at the end
         self._wanted = min(MAX_OUTPUTS, output_elements)
         self._inputs = bytearray()      # from position _taken on: what the device may still need
@@ -69,7 +70,7 @@ class Stream:
             self.open = False
             while True:
                 while not self._full and (frame := source.poll()) is not None:
-                    self._inputs += frame.astype("<i2", copy=False).tobytes()
+                    self._inputs += self._program.streamed(frame).astype("<i2", copy=False).tobytes()
                 self._exchange()
                 yield from self._frames()
                 if source.ended and self._due_in_all == self._received and self._given == self._taken:
@@ -95,7 +96,7 @@ class Stream:
         while len(self._outputs) >= size:
             frame = np.frombuffer(bytes(self._outputs[:size]), "<i2").astype(np.int16, copy=False)
             del self._outputs[:size]
-            yield frame
+            yield self._program.restored(frame)
 
     def _exchange(self) -> None:
         """Send what may be sent."""

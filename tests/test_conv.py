@@ -15,6 +15,7 @@ from amacrine.sw.errors import AmacrineError
 from amacrine.sw.execute import job_stats
 from amacrine.sw.fixed import from_fixed
 from amacrine.sw.golden import Golden, dense_run
+from amacrine.sw.layout import Parameters
 from amacrine.sw.network import GRU, Dense, Network
 from amacrine.sw.qlayers import QConv, QDense, Source
 from amacrine.sw.quantise import quantise, sqnr_report
@@ -383,10 +384,10 @@ def test_counts_and_compiler():
     network, x = small_cnn(rng), images(rng, 9, 2, 12, 12)
     quantised = quantise(network, x)
     run = Golden(quantised).run(quantised.quantise_inputs(x))
-    stats = job_stats(run, 8)[0]
+    stats = job_stats(run, Parameters())[0]
     assert stats.name == "c1.input" and stats.columns == 9 * 288 and stats.columns_skipped > 0.3 * stats.columns
     assert stats.weight_bytes == stats.dense_bytes == 9 * 144
-    with pytest.raises(AmacrineError, match="Layer 'c1' is a convolution; this gateware has no CNN engine"):
+    with pytest.raises(AmacrineError, match="Layer 'c1' is a convolution, and this gateware has no CNN engine"):
         compile_network(quantised)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from amacrine.sim.conv_engine import SimulatedConv
 from amacrine.sw.conv_compile import compile_convs
+from amacrine.sw.conv_counts import expected_passes, kernel_bytes
 from amacrine.sw.conv_layout import ConvParameters
 from amacrine.sw.convolution import ConvShape
 from amacrine.sw.golden import Golden
@@ -92,14 +93,11 @@ def check(network: QuantisedNetwork, macs: int, inputs: np.ndarray, seed: int, *
     with SimulatedConv(program, params, pes, latency=[1, 5, 40][seed % 3], memory_stall=0.3 * (seed % 2)) as engine:
         run = engine.run(inputs, seed=seed, **stalls)
     np.testing.assert_array_equal(run.outputs, golden.outputs)
-    maps = {0: inputs} | {number + 1: golden.vectors[layer.name] for number, layer in enumerate(network.layers)}
-    expected = {"events": 0, "mac_cycles": 0}
-    for number, plan in program.plans:
-        shape = plan.shape
-        for vector in maps[number]:
-            x = vector.reshape(shape.in_channels, shape.in_height, shape.in_width)
-            expected["mac_cycles"] += plan.run_cycles(x)
-    assert run.counters["mac_cycles"] == expected["mac_cycles"]
+    passes = list(expected_passes(golden, params))
+    assert [each.kernel_bytes for each in passes] == [kernel_bytes(plan) for _, plan in program.plans]
+    assert sum(each.kernel_bytes for each in passes) == program.kernels.size
+    for name in ("events", "mac_cycles", "zero_macs"):
+        assert run.counters[name] == sum(getattr(each, name) for each in passes), name
     return run.counters
 
 
