@@ -223,8 +223,8 @@ def _conv_writes(program: Program) -> list[tuple[int, int]]:
     if not len(program.passes):
         return []
     writes = [*_table(ConvRegister.PASSES, 16, program.passes), *_table(ConvRegister.SLABS, 4, program.slabs)]
-    writes += [(ConvRegister.COUNT, len(program.passes)), (ConvRegister.CHANNELS, program.map_channels),
-               (ConvRegister.POSITIONS, program.map_positions)]
+    writes += [(ConvRegister.RUN, 1), (ConvRegister.COUNT, len(program.passes)),
+               (ConvRegister.CHANNELS, program.map_channels), (ConvRegister.POSITIONS, program.map_positions)]
     for step, place in enumerate(("EVEN", "ODD")):
         slab = dict(zip(SLAB_FIELDS, map(int, program.slabs[step]), strict=True))
         writes += [(ConvRegister[f"{place}_MAP"], slab["map"]),
