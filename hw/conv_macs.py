@@ -94,7 +94,7 @@ class ConvMacs(wiring.Component):
 
     A run of `words` cycles does psum[bank][psum + i] += kernel[kernel + i] · value, lane by lane, a word a cycle.
     Runs follow each other without a gap, whatever words they touch. The end of an input row takes one cycle, the end
-    of a pass (a row end with `last`) four. A sum is written 4 cycles after its kernel word was asked for.
+    of a pass (a row end with `last`) four. A sum is written 5 cycles after its kernel word was asked for.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ class ConvMacs(wiring.Component):
         The word, ANSWER_CYCLES after its request was taken. `clear` has made it zero for requests and runs from 4
         cycles after the request on.
     rows : Out(ROWS), rows_valid : Out(1)
-        An input row ended, and all sums before it may be read: 5 cycles after its op was taken.
+        An input row ended, and all sums before it may be read: 6 cycles after its op was taken.
     clear : In(1), clear_word : In
         Makes a word of both banks zero. Only while idle.
     idle : Out(1)
@@ -144,19 +144,21 @@ class ConvMacs(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        active, run = self._runs(m)
-        # Stage 1: the banks are read.
-        active_s1, bank_s1, psum_s1, uses = Signal(), Signal(), Signal(range(self.depth)), Signal(BANKS)
-        m.d.sync += [active_s1.eq(active), bank_s1.eq(run.bank), psum_s1.eq(run.psum)]
-        m.d.sync += [uses[number].eq(active & (run.bank == number)) for number in range(BANKS)]
+        asks, run = self._runs(m)
+        # Kernel words are asked for a cycle before stage 0: a register takes them from wherever their block RAMs are.
+        active, bank, psum, value = (delay(m, signal, 1) for signal in (asks, run.bank, run.psum, run.value))
+        # Stage 1: the banks are read. `free` is the same as `uses`, for all others: synthesis does not merge them.
+        active_s1, bank_s1, psum_s1 = Signal(), Signal(), Signal(range(self.depth))
+        uses, free = Signal(BANKS), Signal(BANKS, init=3)
+        m.d.sync += [active_s1.eq(active), bank_s1.eq(bank), psum_s1.eq(psum)]
+        for number in range(BANKS):
+            m.d.sync += [uses[number].eq(active & (bank == number)), free[number].eq(~(active & (bank == number)))]
         banks = [self._bank(m, number, uses[number], psum_s1) for number in range(BANKS)]
-        m.d.comb += self.finish.ready.eq(~uses.bit_select(self.finish.p.bank, 1))
+        m.d.comb += self.finish.ready.eq(free.bit_select(self.finish.p.bank, 1))
         answer_bank = delay(m, self.finish.p.bank, 1)
         m.d.sync += self.answer_valid.eq(delay(m, self.finish.valid & self.finish.ready, 1))
 
-        weights_s2 = Signal(8 * self.params.macs, reset_less=True)
-        m.d.sync += weights_s2.eq(self.kernel_data)
-        value_s2, bank_s2 = delay(m, run.value, 2), delay(m, bank_s1, 1)
+        weights_s2, value_s2, bank_s2 = delay(m, self.kernel_data, 2), delay(m, value, 2), delay(m, bank_s1, 1)
         after, forwarded = self._hazards(m, active_s1, bank_s1, psum_s1)
         for k in range(self.params.macs):
             m.submodules[f"lane{k}"] = lane = MacLane(self.depth)
@@ -168,7 +170,7 @@ class ConvMacs(wiring.Component):
             ]
             for number, bank in enumerate(banks):
                 m.d.comb += [getattr(lane, name)[number].eq(signal) for name, signal in bank.items()]
-        m.d.comb += [self.takes.eq(active), self.idle.eq(~(active | active_s1))]
+        m.d.comb += [self.takes.eq(asks), self.idle.eq(~(asks | active | active_s1))]
         self._count_zeros(m, weights_s2, delay(m, active_s1, 1))
         return m
 
@@ -198,7 +200,7 @@ class ConvMacs(wiring.Component):
                          active.eq(~head.row_end), last.eq(head.words == 1)]
         rows = Signal(ROWS)
         m.d.comb += [rows.final.eq(head.final), rows.last.eq(head.last)]
-        cycles = WRITE_DELAY + 2
+        cycles = WRITE_DELAY + 3
         m.d.comb += [self.rows_valid.eq(delay(m, ends, cycles)), self.rows.eq(delay(m, rows.as_value(), cycles))]
         return active, run
 

@@ -53,9 +53,8 @@ def conv_op_layout(params: ConvParameters):
 
 
 def finished_layout(params: ConvParameters):
-    """What the finisher sends: a chunk of results and where it is in its map, or the end of the pass."""
+    """What the finisher sends: a chunk of results with what pooling has to know of its position."""
     return data.StructLayout({
-        "end": 1,                       # no chunk: all of the pass have been sent
         "chunk": chunk_layout(params),
         "x_odd": 1, "y_odd": 1, "row_last": 1,
         "first": 1, "final": 1,         # of the map's first position, of its last

@@ -1,6 +1,6 @@
 """Runs the passes of a program on the CNN engine, in order, again each step."""
 
-from amaranth.hdl import Module, Signal, unsigned
+from amaranth.hdl import Cat, Module, Signal, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -118,18 +118,14 @@ class ConvSequencer(wiring.Component):
         m.submodules.table = table = block_ram(unsigned(32), PASSES * PASS_PAIRS)
         write, read = table.write_port(), read_port(m, table)
         pair, reading, arrives = Signal(range(PASS_PAIRS)), Signal(), Signal()
-        arriving = Signal.like(pair)
         m.d.comb += [
             write.addr.eq(self.write_address), write.data.eq(self.write_data), write.en.eq(self.write_enable),
             read.addr.eq(number * PASS_PAIRS + pair),
         ]
-        m.d.sync += [arrives.eq(reading), arriving.eq(pair), loaded.eq(arrives & (arriving == PASS_PAIRS - 1))]
+        m.d.sync += [arrives.eq(reading), loaded.eq(arrives & ~reading)]
         with m.If(loads):
             m.d.sync += [reading.eq(1), pair.eq(0)]
         with m.Elif(reading):
             m.d.sync += [pair.eq(pair + 1), reading.eq(pair != PASS_PAIRS - 1)]
-        fields = data.View(data.ArrayLayout(unsigned(32), PASS_PAIRS), self.job.as_value())
-        with m.If(arrives):
-            for n in range(PASS_PAIRS):
-                with m.If(arriving == n):
-                    m.d.sync += fields[n].eq(read.data)
+        with m.If(arrives):     # moves all pairs down: the fields are wherever they are needed
+            m.d.sync += self.job.eq(Cat(self.job.as_value()[32:], read.data))

@@ -10,7 +10,7 @@ from amacrine.sw.layout import KERNEL_BURST, Parameters
 
 from .memory import weight_port
 from .queue import Queue
-from .ram import block_ram, read_port
+from .ram import block_ram, deep_ram, read_port
 
 BIAS_SLOTS = 4
 PASSES_AHEAD = 4
@@ -226,10 +226,8 @@ class KernelBuffer(wiring.Component):
 
     def _memories(self, m, word, write_kernel, write_bias, bias_at):
         """The ring and the bias slots."""
-        width = unsigned(8 * self.params.macs)
-        m.submodules.kernels = kernels = block_ram(width, self.params.kernel_depth)
-        m.submodules.biases = biases = block_ram(width, BIAS_SLOTS << self.bias_bits)
-        write, read = kernels.write_port(), read_port(m, kernels)
+        m.submodules.biases = biases = block_ram(unsigned(8 * self.params.macs), BIAS_SLOTS << self.bias_bits)
+        write, read = deep_ram(m, "kernels", 8 * self.params.macs, self.params.kernel_depth)
         m.d.comb += [
             write.data.eq(word), write.en.eq(write_kernel),
             read.addr.eq(self.kernel_address), self.kernel_data.eq(read.data),

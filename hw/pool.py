@@ -1,30 +1,33 @@
 """Pooling of results as they come: maximum or mean of 2 × 2, of two in a row, or of the whole map."""
 
-from amaranth.hdl import Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from amacrine.sw.conv_layout import ConvParameters, Pool
 
-from .conv_numerics import finished_layout, result_layout
-from .numerics import saturate
+from .conv_numerics import chunk_layout, finished_layout, result_layout
+from .numerics import ACTIVATION, PSUM, delay, saturate
+from .queue import Queue
 from .ram import block_ram, read_port
 
-MEAN_SHIFT = unsigned(5)
-POOL_JOB = data.StructLayout({"mode": 2, "average": 1, "shift": MEAN_SHIFT})
+POOL_JOB = data.StructLayout({"mode": unsigned(2), "average": 1, "shift": unsigned(5)})
+"""Of a pass: `Pool` of sw/conv_layout.py; the mean instead of the maximum, rq(sum, shift, 16) with a shift to 20."""
+QUEUE_DEPTH, ROUND_CYCLES = 8, 5
 
 
 class Pooling(wiring.Component):
-    """Combines the chunks of a window and sends its result when the last one has come; or passes all through.
+    """Combines the results of each window into one, or passes them through; then says that the pass has ended.
 
-    Without pooling a chunk a cycle, latency 1; with it a chunk in 5 cycles. Partial results are kept in `pool_depth`
-    words of L · 32 bits: a window's column and chunk, or the chunk alone for the whole map. Windows that
-    a map's edge cuts off are left out.
+    Without pooling a chunk a cycle, 1 cycle late. Otherwise a chunk each 3 cycles (4 where it adds to the one just
+    before it: one chunk a position), and a window's chunk 8 cycles after its last element's. Windows that are not
+    full are left out. Results under way are in a block RAM of `pool_depth` chunks of L · 32 bits: of each window of
+    a row, or of the only one.
 
     Members
     -------
     job : In(stream of POOL_JOB)
-        Taken before the first chunk of each pass. Mean: rq(sum, shift, 16).
+        One for each pass, taken when the pass before has ended.
     finished : In(stream of finished_layout)
     result : Out(stream of result_layout)
     """
@@ -38,76 +41,105 @@ class Pooling(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        lanes = self.params.lanes
-        m.submodules.memory = memory = block_ram(data.ArrayLayout(signed(32), lanes), self.params.pool_depth)
-        read, write = read_port(m, memory), memory.write_port()
-        job, item, free = Signal(POOL_JOB), Signal(finished_layout(self.params)), Signal()
-        column, address = Signal(range(self.params.pool_depth)), Signal(range(self.params.pool_depth))
-        old, new = Signal(data.ArrayLayout(signed(32), lanes)), Signal(data.ArrayLayout(signed(32), lanes))
-        begins, completes = Signal(), Signal()      # the window, with this chunk
-        m.d.comb += [free.eq(~self.result.valid | self.result.ready), read.addr.eq(address), write.addr.eq(address),
-                     write.data.eq(new)]
-        with m.If(self.result.ready):
-            m.d.sync += self.result.valid.eq(0)
-        for lane in range(lanes):
-            value = item.chunk.values[lane]
-            combined = Mux(job.average, old[lane] + value, Mux(old[lane] > value, old[lane], value))
-            m.d.sync += new[lane].eq(Mux(begins, value, combined))
-
-        with m.FSM():
-            with m.State("JOB"):
-                m.d.comb += self.job.ready.eq(1)
-                m.d.sync += [job.eq(self.job.p), address.eq(0), column.eq(0)]
-                with m.If(self.job.valid):
-                    m.next = "TAKE"
-            with m.State("TAKE"):
-                passes = (job.mode == Pool.NONE) | self.finished.p.end
-                m.d.comb += self.finished.ready.eq(~passes | free)
-                m.d.sync += item.eq(self.finished.p)
-                with m.If(self.finished.valid & passes & free):
-                    m.d.sync += [self.result.valid.eq(1), self.result.p.end.eq(self.finished.p.end),
-                                 self.result.p.chunk.eq(self.finished.p.chunk)]
-                    with m.If(self.finished.p.end):
-                        m.next = "JOB"
-                with m.Elif(self.finished.valid & ~passes):
-                    m.next = "READ"
-            with m.State("READ"):
-                window_y, window_x = item.y_odd | (job.mode == Pool.ROW), item.x_odd
-                is_global = job.mode == Pool.GLOBAL
-                upper = ~item.y_odd | (job.mode == Pool.ROW)
-                m.d.sync += [begins.eq(Mux(is_global, item.first, upper & ~item.x_odd)),
-                             completes.eq(Mux(is_global, item.final, window_y & window_x))]
-                m.next = "KEEP"
-            with m.State("KEEP"):
-                m.d.sync += [old[lane].eq(read.data[lane]) for lane in range(lanes)]
-                m.next = "COMBINE"
-            with m.State("COMBINE"):
-                m.next = "WRITE"
-            with m.State("WRITE"):
-                m.d.comb += write.en.eq(1)
-                with m.If(free | ~completes):
-                    with m.If(completes):
-                        m.d.sync += [self.result.valid.eq(1), self.result.p.end.eq(0),
-                                     self.result.p.chunk.eq(item.chunk)]
-                        m.d.sync += [self.result.p.chunk.values[lane].eq(self._rounded(job, new[lane]))
-                                     for lane in range(lanes)]
-                    self._advance(m, job, item, address, column)
-                    m.next = "TAKE"
+        m.submodules.out = out = Queue(result_layout(self.params), QUEUE_DEPTH, margin=3)
+        connect(m, out.o, flipped(self.result))
+        job, busy, pending, passing, ends = Signal(POOL_JOB), Signal(), Signal(), Signal(), Signal()
+        # 0: free, 1: old results leave the memory, 2: they are combined, 3: they are written, the next ones wait
+        step, again = Signal(range(4)), Signal()
+        finished, taken = self.finished, Signal(finished_layout(self.params))
+        m.d.comb += [
+            passing.eq(busy & (job.mode == Pool.NONE)),
+            finished.ready.eq(busy & Mux(job.mode == Pool.NONE, out.i.ready, (step == 0) & out.room)),
+            self.job.ready.eq(~(busy | ends)),
+        ]
+        with m.If(finished.valid & finished.ready):
+            last = finished.p.final & finished.p.chunk.last
+            m.d.sync += [taken.eq(finished.p), busy.eq(~last), ends.eq(last)]
+            with m.If(~passing):
+                m.d.sync += step.eq(1)
+        with m.If(step == 1):
+            m.d.sync += step.eq(2)
+        with m.If(step == 2):
+            m.d.sync += step.eq(Mux(again, 3, 0))
+        with m.If(step == 3):
+            m.d.sync += step.eq(0)
+        with m.If(self.job.valid & self.job.ready):
+            m.d.sync += [job.eq(self.job.p), busy.eq(1)]
+        sums_s1, emit = self._combine(m, job, taken, step, again)
+        rounded, valid = self._round(m, job, taken, sums_s1, emit, pending)
+        with m.If(passing):
+            m.d.comb += [out.i.valid.eq(finished.valid), out.i.p.chunk.eq(finished.p.chunk)]
+        with m.Else():
+            # The end must not overtake results that are still being rounded.
+            m.d.comb += [out.i.valid.eq(valid), out.i.p.chunk.eq(rounded)]
+            with m.If(ends & (step == 0) & ~pending):
+                m.d.comb += [out.i.valid.eq(1), out.i.p.end.eq(1)]
+                m.d.sync += ends.eq(~out.i.ready)
         return m
 
-    @staticmethod
-    def _rounded(job, value):
-        """The maximum itself, or the mean."""
-        return Mux(job.average, saturate((((value << 1) >> job.shift) + 1) >> 1, 16), value[:16].as_signed())
+    def _combine(self, m, job, taken, step, again):
+        """Steps 1 to 3. Returns the window's results so far, after step 2, and whether it is complete, in step 2.
 
-    @staticmethod
-    def _advance(m, job, item, address, column):
-        """The address of the next chunk: of the same position, or of the first chunk of the next one."""
-        m.d.sync += address.eq(address + 1)
-        with m.If(item.chunk.last):
-            with m.If((job.mode == Pool.GLOBAL) | item.row_last):
-                m.d.sync += [address.eq(0), column.eq(0)]
-            with m.Elif(item.x_odd):
-                m.d.sync += column.eq(address + 1)
+        `again`: the next chunk needs what is written in the cycle after step 2, so it must not read in that cycle.
+        """
+        lanes = self.params.lanes
+        m.submodules.ram = ram = block_ram(32 * lanes, self.params.pool_depth)
+        read, write = read_port(m, ram), ram.write_port()
+        address, base = Signal(range(self.params.pool_depth)), Signal(range(self.params.pool_depth))
+        old = Signal(32 * lanes, reset_less=True)
+        sums_s1 = Signal(data.ArrayLayout(PSUM, lanes), reset_less=True)
+        start, complete, has_place = Signal(), Signal(), Signal()
+        is_global = job.mode == Pool.GLOBAL
+        with m.Switch(job.mode):
+            with m.Case(Pool.ROW):
+                m.d.sync += [start.eq(~taken.x_odd), complete.eq(taken.x_odd)]
+            with m.Case(Pool.SQUARE):
+                m.d.sync += [start.eq(~taken.x_odd & ~taken.y_odd), complete.eq(taken.x_odd & taken.y_odd)]
+            with m.Default():
+                m.d.sync += [start.eq(taken.first), complete.eq(taken.final)]
+        for lane in range(lanes):
+            value, before = taken.chunk["values"][lane], old.word_select(lane, 32).as_signed()
+            replaces = Signal(name=f"replaces{lane}")
+            m.d.comb += replaces.eq(start | (~job.average & (before < value)))
+            m.d.sync += sums_s1[lane].eq(Mux(replaces, value, Mux(job.average, before + value, before)))
+        m.d.sync += [old.eq(read.data), write.addr.eq(address), write.en.eq((step == 2) & has_place)]
+        m.d.comb += [
+            has_place.eq(is_global | taken.x_odd | ~taken.row_last),    # half a window at the right edge has none
+            read.addr.eq(address), write.data.eq(sums_s1.as_value()),
+        ]
+        following, following_base = Signal.like(address), Signal.like(base)
+        m.d.comb += [following.eq(address + 1), following_base.eq(base), again.eq(following == address)]
+        with m.If(taken.chunk.last):
+            with m.If(is_global | taken.row_last):
+                m.d.comb += [following.eq(0), following_base.eq(0)]
+            with m.Elif(taken.x_odd):
+                m.d.comb += following_base.eq(following)
             with m.Else():
-                m.d.sync += address.eq(column)
+                m.d.comb += following.eq(base)
+        with m.If(step == 2):
+            m.d.sync += [address.eq(following), base.eq(following_base)]
+        return sums_s1, complete & (step == 2)
+
+    def _round(self, m, job, taken, sums_s1, emit, pending):
+        """Results of a complete window, requantised: ROUND_CYCLES later. Returns (chunk, valid)."""
+        emits = [emit]
+        for s in range(1, ROUND_CYCLES + 1):
+            emits.append(Signal(name=f"emit_s{s}"))
+            m.d.sync += emits[-1].eq(emits[-2])
+        m.d.comb += pending.eq(Cat(emits[1:]).any())
+        rounded, shift = Signal(chunk_layout(self.params)), Signal(5)
+        m.d.sync += shift.eq(Mux(job.average, job.shift, 0))
+        for lane in range(self.params.lanes):
+            # One bit below the result's LSB is kept for the rounding, as in PreActivation.
+            coarse_s2 = Signal(signed(33), name=f"coarse{lane}_s2", reset_less=True)
+            fine_s3 = Signal(signed(33), name=f"fine{lane}_s3", reset_less=True)
+            whole_s4 = Signal(PSUM, name=f"whole{lane}_s4", reset_less=True)
+            y_s5 = Signal(ACTIVATION, name=f"y{lane}_s5", reset_less=True)
+            m.d.sync += [
+                coarse_s2.eq((sums_s1[lane] << 1) >> (shift[2:] << 2)), fine_s3.eq(coarse_s2 >> shift[:2]),
+                whole_s4.eq((fine_s3 + 1) >> 1), y_s5.eq(saturate(whole_s4, 16)),
+            ]
+            m.d.comb += rounded["values"][lane].eq(y_s5)
+        m.d.comb += [rounded.used.eq(delay(m, taken.chunk.used, ROUND_CYCLES)),
+                     rounded.last.eq(delay(m, taken.chunk.last, ROUND_CYCLES))]
+        return rounded, emits[ROUND_CYCLES]

@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from amaranth.hdl import Signal
+from amaranth.hdl import Cat, Signal
 from amaranth.lib import memory
 
 
@@ -29,3 +29,26 @@ def read_port(m, ram):
     with m.Elif(read.en):
         m.d.sync += read.data.eq(port.data)
     return read
+
+
+BLOCK_BITS = 16384
+
+
+def deep_ram(m, name, bits, depth):
+    """A write port and a read port as above of a block RAM that is as many bits wide as its depth leaves a block.
+
+    Left to itself, synthesis stacks two wider blocks, with a multiplexer behind their slow outputs.
+    """
+    width = max(BLOCK_BITS // depth, 1)
+    write = SimpleNamespace(addr=Signal(range(depth)), en=Signal(), data=Signal(bits))
+    read = SimpleNamespace(addr=Signal(range(depth)), data=Signal(bits))
+    words = []
+    for start in range(0, bits, width):
+        part = write.data[start:start + width]
+        m.submodules[f"{name}{start}"] = ram = block_ram(len(part), depth)
+        part_write, part_read = ram.write_port(), read_port(m, ram)
+        m.d.comb += [part_write.addr.eq(write.addr), part_write.en.eq(write.en), part_write.data.eq(part),
+                     part_read.addr.eq(read.addr)]
+        words.append(part_read.data)
+    m.d.comb += read.data.eq(Cat(words))
+    return write, read

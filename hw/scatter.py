@@ -1,5 +1,7 @@
 """From non-zero inputs to runs of multiply-accumulate cycles: where an input is added to."""
 
+from types import SimpleNamespace
+
 from amaranth.hdl import Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -420,11 +422,16 @@ class Slot:
         """Move to the slot of another one."""
         self.m.d.sync += [self.number.eq(other.number), self.address.eq(other.address)]
 
-    def step(self):
-        """Move to the next slot, which is in the other bank."""
+    @property
+    def following(self):
+        """The next slot, which is in the other bank, as something to `take`."""
         number, address = self.number + 1, Mux(self.bank, self.address + self.job.row_words, self.address)
         ends = number == self.job.slots
-        self.m.d.sync += [self.number.eq(Mux(ends, 0, number)), self.address.eq(Mux(ends, 0, address))]
+        return SimpleNamespace(number=Mux(ends, 0, number), address=Mux(ends, 0, address))
+
+    def step(self):
+        """Move to the next slot."""
+        self.take(self.following)
 
 
 class Cursor:
