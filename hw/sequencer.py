@@ -26,7 +26,7 @@ from .numerics import CELL, JOB
 from .ram import block_ram, read_port
 
 ENTRY = data.StructLayout({"job": JOB, "next_step": 1, "optional": 1, "_pad": 1, "source": CELL, "source_back": 1})
-COLUMN_CONTROL = data.StructLayout({"mode": unsigned(2), "_pad": unsigned(2), "cell": CELL})
+COLUMN_CONTROL = data.StructLayout({"mode": unsigned(2), "rectify": 1, "_pad": 1, "cell": CELL})
 CELL_CONTROL = data.StructLayout({
     "kind": unsigned(2), "function": unsigned(2), "shift": unsigned(4), "out_shift": unsigned(3),
     "cell_shift": unsigned(3), "output": 1,
@@ -191,7 +191,7 @@ class ColumnSequencer(wiring.Component):
         """The descriptor's fields to the encoder, which keeps them, and to the fetch, for which they are kept here."""
         control = data.View(COLUMN_CONTROL, table.field_control[:8])
         m.d.comb += [
-            self.encoder_job.mode.eq(control.mode),
+            self.encoder_job.mode.eq(control.mode), self.encoder_job.rectify.eq(control.rectify),
             self.encoder_job.source_word.eq(Mux(here_step[0], table.field_odd_source_word, table.field_source_word)),
             self.encoder_job.length.eq(table.field_length),
             self.encoder_job.reference_word.eq(table.field_reference_word),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from .layout import (
     Route,
 )
 from .program import Program, ProgramJob, ProgramPass
-from .qlayers import QGRU, QLSTM, Job, QConv, QDense, QLayer, Source, layer_jobs, result_frac
+from .qlayers import QGRU, QLSTM, Job, QConv, QDense, QLayer, layer_jobs, result_frac
 from .quantised import QuantisedNetwork
 from .schedule import Entry, schedule
 
@@ -112,7 +112,6 @@ def compile_network(network: QuantisedNetwork, parameters: Parameters | None = N
     """
     parameters = parameters or Parameters()
     layout = Layout(parameters)
-    network = _with_rectifiers(network)
     convs = [layer for layer in network.layers if isinstance(layer, QConv)]
     layers = network.layers[len(convs) :]       # convolutions come first, or there would be no such network
     head = _compile_head(layout, convs) if convs else None
@@ -201,23 +200,6 @@ def _rows(rows: Sequence[Sequence[int]], fields: Sequence[str]) -> np.ndarray:
     return np.array(rows, np.uint16).reshape(-1, len(fields))
 
 
-def _with_rectifiers(network: QuantisedNetwork) -> QuantisedNetwork:
-    """The network with a unit matrix and a ReLU before each layer that rectifies its input.
-
-    The encoders of this gateware do not rectify. The additional layer changes no bit: its weights are 1, and its
-    vectors have the format of those it reads.
-    """
-    layers: list[QLayer] = []
-    for layer in network.layers:
-        if isinstance(layer, QDense) and layer.input.rectify:
-            source = layer.input
-            unit = Source(np.eye(source.n, dtype=np.int8), 0, source.input_frac, "delta", 0)
-            layers.append(QDense(f"{layer.name}.relu", unit, np.zeros(source.n, np.int32), "relu", source.input_frac))
-            layer = replace(layer, input=replace(source, rectify=False))
-        layers.append(layer)
-    return replace(network, layers=tuple(layers)) if len(layers) > len(network.layers) else network
-
-
 def _check_sizes(layers: Sequence[QLayer], parameters: Parameters) -> None:
     for layer in layers:
         for name, job in layer_jobs(layer).items():
@@ -271,7 +253,7 @@ def _add_layer(layout: Layout, layer: QLayer, cell: int, source: int, output: in
             reference_word=layout.references.take(length * parameters.lanes) // parameters.lanes if delta else 0,
             weights=layout.add_weights(words), bias=bias,
             psum=psum + (blocks if recurrent and isinstance(layer, QGRU) else 0),
-            control=MODES[encoder] | cell << 4,
+            control=MODES[encoder] | job.source.rectify << 2 | cell << 4,
         )
     words = pack_bias(_bias_groups(layer), parameters.pes)
     layout.add_column_job(
