@@ -1,4 +1,4 @@
-"""Turns a vector into events: the delta encoder, the threshold encoder, the bias loader, and a gate for maps' events."""
+"""Turns a vector into events: delta encoder, threshold encoder, bias loader; and a gate for the events of maps."""
 
 from types import SimpleNamespace
 
@@ -32,7 +32,8 @@ class Encoder(wiring.Component):
 
     DELTA: d = x - x_ref; if d != 0 and abs(d) >= threshold, send it and set x_ref = x. THRESHOLD: the same
     with x_ref = 0, which is never written, after a RESTART. BIAS: `length` events of BIAS_VALUES, the
-    first one a LOAD. MAP: after a RESTART the events of `map_event` up to its end, one a cycle. With `rectify`, x is max(x, 0). Golden model: sw/golden.py.
+    first one a LOAD. MAP: after a RESTART the events of `map_event` up to its end, one a cycle. With
+    `rectify`, x is max(x, 0). Golden model: sw/golden.py.
 
     Looks at `lanes` elements a cycle, and spends a further cycle on each event but the first of a word.
     Latency 5 cycles from a job's start, or from an element's becoming available, to its event.
