@@ -17,8 +17,8 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 from sklearn.datasets import load_digits
 
+from amacrine.sw import silero
 from amacrine.sw.conv import Conv, pool_windows, windows
-from amacrine.sw.conv_layout import ConvParameters
 from amacrine.sw.convolution import ConvShape
 from amacrine.sw.errors import DiffersError
 from amacrine.sw.execute import Execution, execute_simulated
@@ -37,9 +37,8 @@ SHAPES = (
     ConvShape(32, 4, 4, 32, (3, 3), pads=(1, 1, 1, 1), pooling="max", pool_window=(2, 2)),
 )
 CLASSES = 10
-PARAMETERS = Parameters(pes=8, conv=ConvParameters(macs=16, value_depth=2048, map_depth=256, kernel_depth=1024,
-                                                   psum_depth=64, pool_depth=64))
-"""Of the simulated hardware."""
+PARAMETERS = Parameters.from_dict({"pes": 8, **silero.GATEWARE})
+"""Of the simulated hardware, which Silero VAD has, too."""
 
 Weights = dict[str, np.ndarray]
 

@@ -120,12 +120,15 @@ def test_registers():
     assert len({address for address, _ in register_writes(program)}) == len(register_writes(program))
 
 
-def test_without_convolutions_nothing_of_the_cnn_engine_is_written():
+def test_without_convolutions_the_cnn_engine_stands_still():
     rng = np.random.default_rng(4)
     net = QuantisedNetwork("net", (identity(rng, 9, 8, 4),), 8)
     program = compile_network(net, SMALL)
     assert (program.route, program.input_length) == (Route.VECTOR, 9)
-    assert not any(Register.CONV <= address < Register.VECTOR for address, _ in register_writes(program))
+    writes = {address: value for address, value in register_writes(program) if address in range(0x8000, 0x10000)}
+    assert writes == {Register.CONV + ConvRegister.RUN: 0}
+    writes = {address for address, _ in register_writes(compile_network(net))}
+    assert not writes & set(range(Register.CONV, Register.VECTOR))
     x = np.zeros((3, 9), np.int16)
     assert program.streamed(x) is x and program.restored(x) is x
 
