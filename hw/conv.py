@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from amaranth.hdl import Module, Mux, Signal, unsigned
+from amaranth.hdl import Module, Mux, ResetInserter, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -26,6 +26,7 @@ from .scatter import Scatter
 
 REGISTER_BITS = 16
 PASSES_AHEAD = 2        # that the finisher may be ahead of pooling and writing
+FLUSH_CYCLES = 64       # more than anything takes to leave a pipeline; a power of two
 
 
 class Serialiser(wiring.Component):
@@ -126,13 +127,28 @@ class ConvEngine(wiring.Component):
                                   '--------------------------------------------------------------'
 
     The host loads descriptors through `bus`, kernels by its own way behind the weight port, sets RUN, and
-    then only streams. Partial sums must be zero at the start: they are at power-up.
+    then only streams. A sequence can be broken off at any moment::
+
+        stop = 1    until no burst is on its way
+        reset = 1   until cleared: FLUSH_CYCLES, and a cycle for each word of a bank of partial sums
+        reset = 0 for a cycle at least, stop = 0: the next sequence begins with its first step
 
     Members
     -------
     weights : Out(weight port)
     input, output : streams of ACTIVATION
-        Maps, in the orders of `ConvProgram`.
+        Maps, in the orders of `ConvProgram`. Reset takes back an offered output.
+    run : In(1)
+        Works while high and while the register RUN is set; otherwise takes no inputs and starts no pass, and finishes
+        those that are under way.
+    stop : In(1)
+        Asks for no further burst of kernels; one that is offered stays offered, and those on their way are taken.
+    reset : In(1), cleared : Out(1)
+        Forgets all of the sequence, and makes the partial sums zero; `cleared` tells when that is done. Registers, pass
+        descriptors and the slab table keep what the host wrote, which it may not write meanwhile.
+    quiet : Out(1)
+        Everything is done that can be done without another input element, `run` or passes, and all results have been
+        taken. (Kernels for what comes may still be loaded.)
     bus_address, bus_w_data, bus_write : In; bus_r_data : Out
         Registers (`amacrine.sw.conv_layout.ConvRegister`); data is read two cycles after the address.
     """
@@ -142,6 +158,7 @@ class ConvEngine(wiring.Component):
         super().__init__({
             "weights": Out(weight_port(weight_params)),
             "input": In(stream.Signature(ACTIVATION)), "output": Out(stream.Signature(ACTIVATION)),
+            "run": In(1, init=1), "stop": In(1), "reset": In(1), "cleared": Out(1), "quiet": Out(1),
             "bus_address": In(REGISTER_BITS), "bus_w_data": In(32), "bus_write": In(1), "bus_r_data": Out(32),
         })
 
@@ -153,8 +170,7 @@ class ConvEngine(wiring.Component):
             macs=ConvMacs(params), finisher=Finisher(params), pooling=Pooling(params), writer=ResultWriter(params),
             pool_jobs=Queue(POOL_JOB, PASSES_AHEAD),
             writer_jobs=Queue(writer_job_layout(params), PASSES_AHEAD))
-        for name, part in vars(parts).items():
-            m.submodules[name] = part
+        reset = self._reset(m, parts)
         self._memories(m, parts)
         connect(m, parts.decoder.feature, parts.scatter.feature)
         connect(m, parts.scatter.op, parts.macs.op)
@@ -168,9 +184,29 @@ class ConvEngine(wiring.Component):
             parts.finisher.rows.eq(parts.macs.rows), parts.finisher.rows_valid.eq(parts.macs.rows_valid),
             parts.finisher.answer.eq(parts.macs.answer), parts.scatter.flushed.eq(parts.finisher.flushed),
         ]
-        self._jobs(m, parts)
+        self._jobs(m, parts, reset)
         self._registers(m, parts)
         return m
+
+    def _reset(self, m, parts):
+        """Adds the parts, and clears partial sums while all of them but the MACs are in reset; returns that reset."""
+        reset, reset_macs, macs = Signal(), Signal(), parts.macs
+        for name, part in vars(parts).items():
+            m.submodules[name] = ResetInserter(reset_macs if part is macs else reset)(part)
+        m.d.sync += reset.eq(self.reset)
+        waited, word = Signal(range(FLUSH_CYCLES + 1)), Signal(range(macs.depth + 1))
+        flushed, done = waited[-1], word[-1]    # both numbers are powers of two
+        with m.If(~reset):
+            m.d.sync += [waited.eq(0), word.eq(0)]
+        with m.Elif(~flushed):
+            m.d.sync += waited.eq(waited + 1)
+        with m.Elif(~done):
+            m.d.sync += word.eq(word + 1)
+        m.d.comb += [
+            reset_macs.eq(reset & ~flushed), macs.clear.eq(reset & flushed & ~done), macs.clear_word.eq(word),
+            self.cleared.eq(reset & done),
+        ]
+        return reset
 
     def _memories(self, m, parts):
         """Feature memory and kernel buffer with all who use them."""
@@ -193,7 +229,7 @@ class ConvEngine(wiring.Component):
             finisher.bias_data.eq(kernels.bias_data), kernels.bias_release.eq(finisher.bias_release),
         ]
 
-    def _jobs(self, m, parts):
+    def _jobs(self, m, parts, reset):
         """The offered pass to each unit, in the unit's own words."""
         sequencer, job = parts.sequencer, parts.sequencer.job
         control = data.View(CONTROL, job.control[:15])
@@ -236,7 +272,12 @@ class ConvEngine(wiring.Component):
         under_way = Signal(unsigned(3))     # passes that the finisher has taken and the writer has not completed
         took = sequencer.valid_finisher & taken
         m.d.sync += under_way.eq(under_way + took - parts.writer.written)
-        m.d.comb += sequencer.drained.eq(under_way == 0)
+        with m.If(reset):
+            m.d.sync += under_way.eq(0)
+        m.d.comb += [
+            sequencer.drained.eq(under_way == 0), parts.kernels.stop.eq(self.stop),
+            self.quiet.eq(sequencer.idle & ~parts.inputs.busy & ~self.output.valid),
+        ]
 
     def _registers(self, m, parts):
         sequencer, inputs, address = parts.sequencer, parts.inputs, self.bus_address
@@ -248,7 +289,7 @@ class ConvEngine(wiring.Component):
             parts.decoder.host.enable.eq(self.bus_write & (page[1:] == ConvRegister.SLABS >> 9)),
             parts.decoder.host.row.eq(address[2:9]), parts.decoder.host.pair.eq(address[:2]),
             parts.decoder.host.data.eq(self.bus_w_data),
-            sequencer.run.eq(run), inputs.run.eq(run),
+            sequencer.run.eq(run & self.run), inputs.run.eq(run & self.run),
             inputs.read.eq(sequencer.input_read), sequencer.input_done.eq(inputs.done),
         ]
         for register, signal in (

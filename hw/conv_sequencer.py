@@ -33,7 +33,8 @@ class ConvSequencer(wiring.Component):
     count : In
         Passes a step; 0 runs nothing.
     run : In(1)
-        A ResetInserter around the component starts a sequence.
+        While low, no pass is started that has not been offered yet. A ResetInserter around the component starts a
+        sequence.
     job : Out(PASS), step : Out(1)
         The pass that is offered, and the parity of its step.
     valid_*, ready_* : to and from each of UNITS
@@ -42,7 +43,7 @@ class ConvSequencer(wiring.Component):
     input_done : In(2), input_read : Out(2)
         Last step, modulo 4, whose input map is complete, and whose input map will not be read again.
     idle : Out(1)
-        Waits for an input, with everything drained.
+        Everything is drained, and nothing will be done without an input, `run` or passes.
     """
 
     def __init__(self):
@@ -78,6 +79,7 @@ class ConvSequencer(wiring.Component):
                 all_taken &= ~pending[unit]
         with m.FSM():
             with m.State("NEXT"):
+                m.d.comb += self.idle.eq(self.drained & ~(self.run & (self.count != 0)))
                 with m.If(self.run & (self.count != 0)):
                     m.d.comb += loads.eq(1)
                     m.next = "LOAD"
@@ -88,7 +90,7 @@ class ConvSequencer(wiring.Component):
                         m.d.sync += [pending[unit].eq(0) for unit in UNITS if unit != "decoder"]
                     m.next = "WAIT"
             with m.State("WAIT"):
-                m.d.comb += self.idle.eq(self.drained & control.input & ~input_there)
+                m.d.comb += self.idle.eq(self.drained & ~(self.run & may_start))
                 with m.If(may_start & self.run):
                     m.d.sync += reads_input.eq(control.input)
                     with m.If(reads_input & control.first & (number != 0)):

@@ -24,7 +24,9 @@ class InputMaps(wiring.Component):
     even, odd : In(encoder_job_layout)
         Where the maps of even and odd steps lie, slabs 0 and 1.
     run : In(1)
-        A ResetInserter around the component starts a sequence.
+        Takes elements while high. A ResetInserter around the component starts a sequence.
+    busy : Out(1)
+        A map has been taken, and is not complete in feature memory.
     read : In(2), done : Out(2)
         Last step, modulo 4, whose map will not be read again, and whose map is complete.
     input : In(stream of ACTIVATION)
@@ -37,7 +39,7 @@ class InputMaps(wiring.Component):
         super().__init__({
             "channels": In(CHANNEL), "positions": In(FLAT),
             "even": In(encoder_job_layout(params)), "odd": In(encoder_job_layout(params)),
-            "run": In(1), "read": In(2, init=3), "done": Out(2, init=3),
+            "run": In(1), "busy": Out(1), "read": In(2, init=3), "done": Out(2, init=3),
             "input": In(stream.Signature(ACTIVATION)),
             "map": Out(stream.Signature(map_write_layout(params))),
             "value": Out(stream.Signature(value_write_layout(params))),
@@ -64,7 +66,7 @@ class InputMaps(wiring.Component):
                     m.d.comb += encoder.start.eq(1)
                     m.next = "FILL"
             with m.State("FILL"):
-                m.d.comb += [chunk.valid.eq(self.input.valid), self.input.ready.eq(chunk.ready)]
+                m.d.comb += [chunk.valid.eq(self.input.valid & self.run), self.input.ready.eq(chunk.ready & self.run)]
                 with m.If(takes):
                     m.d.sync += [channels_left.eq(channels_left - 1), last_channel.eq(channels_left == 2)]
                     with m.If(last_channel):
@@ -73,6 +75,7 @@ class InputMaps(wiring.Component):
                         with m.If(last_position):
                             m.next = "WRITE"
             with m.State("WRITE"):
+                m.d.comb += self.busy.eq(1)
                 with m.If(encoder.idle):
                     m.d.sync += [self.done.eq(step), step.eq(step + 1)]
                     m.next = "START"

@@ -6,14 +6,12 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import ceil_log2
 
 from amacrine.sw.conv_layout import ConvParameters
-from amacrine.sw.layout import Parameters
+from amacrine.sw.layout import KERNEL_BURST, Parameters
 
 from .memory import weight_port
 from .queue import Queue
 from .ram import block_ram, read_port
 
-BURST = 64
-"""Most port words that are asked for at a time: others use the port, too."""
 BIAS_SLOTS = 4
 PASSES_AHEAD = 4
 
@@ -37,7 +35,7 @@ def load_layout(params: ConvParameters, max_blocks: int):
 class KernelRequests(wiring.Component):
     """Asks for the words of one pass after the other, as far as there is room for them.
 
-    Bursts of up to BURST port words, one in three cycles at most.
+    Bursts of up to KERNEL_BURST port words, one in three cycles at most.
 
     Members
     -------
@@ -49,17 +47,20 @@ class KernelRequests(wiring.Component):
         So many kernel words are free again.
     bias_release : In(1)
         The oldest bias slot is free again.
+    stop : In(1)
+        Asks for no further burst; one that is offered already stays offered.
     """
 
     def __init__(self, params: ConvParameters, weight_params: Parameters, max_blocks: int):
         self.params, self.weight_params, self.max_blocks = params, weight_params, max_blocks
         self.ratio_bits = ceil_log2(params.macs // weight_params.pes)
-        self.most = BURST >> self.ratio_bits
+        self.most = KERNEL_BURST >> self.ratio_bits
         super().__init__({
             "job": In(stream.Signature(kernel_job_layout(params, weight_params, max_blocks))),
             "request": weight_port(weight_params).members["request"],
             "load": Out(stream.Signature(load_layout(params, max_blocks))),
             "release": In(1), "released": In(range(params.kernel_depth + 1)), "bias_release": In(1),
+            "stop": In(1),
         })
 
     def elaborate(self, platform):
@@ -92,7 +93,7 @@ class KernelRequests(wiring.Component):
                 with m.If((bias == 0) & (kernel == 0)):
                     m.next = "IDLE"
             with m.State("ROOM"):
-                with m.If(is_bias | room):
+                with m.If((is_bias | room) & ~self.stop):
                     m.d.comb += taken.eq(Mux(is_bias, 0, words))
                     with m.If(is_bias):
                         m.d.sync += bias.eq(bias - words)
@@ -139,6 +140,8 @@ class KernelBuffer(wiring.Component):
     -------
     job : In(stream of kernel_job_layout)
     port : the weight port; asks for no more than it has room for, so always takes the data at once
+    stop : In(1)
+        Asks for no further burst (one that is offered stays offered); takes those that it has asked for.
     ready : Out(1)
         The kernels and biases of the oldest pass are complete.
     base : Out
@@ -153,14 +156,15 @@ class KernelBuffer(wiring.Component):
 
     def __init__(self, params: ConvParameters, weight_params: Parameters, max_blocks: int = 16):
         ratio = params.macs // weight_params.pes
-        if ratio * weight_params.pes != params.macs or ratio & (ratio - 1) or not 1 <= ratio <= BURST:
-            raise ValueError(f"pes must be macs divided by a power of two up to {BURST}, not {weight_params.pes!r} "
-                             f"for {params.macs!r} macs")
+        if ratio * weight_params.pes != params.macs or ratio & (ratio - 1) or not 1 <= ratio <= KERNEL_BURST:
+            raise ValueError(f"pes must be macs divided by a power of two up to {KERNEL_BURST}, not "
+                             f"{weight_params.pes!r} for {params.macs!r} macs")
         self.params, self.weight_params, self.max_blocks, self.ratio = params, weight_params, max_blocks, ratio
         self.bias_bits = ceil_log2(4 * max_blocks)
         port = weight_port(weight_params)
         super().__init__({
             "job": In(stream.Signature(kernel_job_layout(params, weight_params, max_blocks))), "port": Out(port),
+            "stop": In(1),
             "ready": Out(1), "base": Out(range(params.kernel_depth)), "release": In(1), "bias_release": In(1),
             "kernel_address": In(range(params.kernel_depth)), "kernel_data": Out(8 * params.macs),
             "bias_address": In(self.bias_bits), "bias_data": Out(8 * params.macs),
@@ -178,7 +182,7 @@ class KernelBuffer(wiring.Component):
         m.d.comb += [
             self.ready.eq(loaded.o.valid), loaded.o.ready.eq(self.release),
             requests.release.eq(self.release), requests.released.eq(loaded.o.payload),
-            requests.bias_release.eq(self.bias_release),
+            requests.bias_release.eq(self.bias_release), requests.stop.eq(self.stop),
         ]
         with m.If(self.release):
             m.d.sync += self.base.eq(self.base + loaded.o.payload)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from amaranth.lib import wiring
 
 from amacrine.hw.conv import ConvEngine
 from amacrine.sw.conv_compile import ConvProgram
@@ -15,6 +17,8 @@ from amacrine.sw.layout import Parameters
 from .build import build_library, load_library
 from .engine import CHUNK_CYCLES, FUNCTIONS
 from .top import SimulationTop
+
+Maker = Callable[[ConvParameters, Parameters], wiring.Component]
 
 DEAD_CYCLES = 20_000_000        # without an output: something is wrong
 COUNTERS = ("cycles", "events", "mac_cycles", "zero_macs")
@@ -38,16 +42,17 @@ class SimulatedConv:
     pes : weights in a word of the weight port
     latency : cycles from a weight request to its first word, 1 or 3 to 128
     memory_stall : share of the cycles, 0 to 1, in which the memory delivers nothing
+    make : ConvEngine, or another component with its weight port, streams and bus
     """
 
     def __init__(self, program: ConvProgram, params: ConvParameters, pes: int, *, latency: int = 1,
-                 memory_stall: float = 0.0):
+                 memory_stall: float = 0.0, make: Maker = ConvEngine):
         self.program = program
         image = np.ascontiguousarray(program.kernels).reshape(-1, pes).view(np.uint8)
         depth = max(1 << 20, 1 << (image.size - 1).bit_length()) // pes
         weight_params = Parameters(pes=pes)
-        library = build_library(f"conv {params} {pes} {depth}",
-                                lambda: SimulationTop(ConvEngine(params, weight_params), weight_params, depth), "ram.v",
+        library = build_library(f"conv {make.__name__} {params} {pes} {depth}",
+                                lambda: SimulationTop(make(params, weight_params), weight_params, depth), "ram.v",
                                 "harness.cpp")
         self._library = load_library(library, "simulation", FUNCTIONS)
         self._simulation = self._library.simulation_new()
@@ -91,27 +96,50 @@ class SimulatedConv:
         inputs : int16 (T, n_inputs), flattened (channels, height, width)
         idle, stall : share of cycles, 0 to 1, in which input and output pause at random
         """
-        steps, n_outputs = len(inputs), len(self.program.output_order)
-        streamed = np.ascontiguousarray(inputs[:, self.program.input_order], np.int16)
-        outputs = np.empty((steps, n_outputs), np.int16)
-        times = [np.zeros(steps, np.uint64) for _ in range(3)]
         before = self.counters()
-        self._library.simulation_begin(
-            self._simulation, streamed.ctypes.data, outputs.ctypes.data, *(time.ctypes.data for time in times),
-            steps, streamed.shape[1], n_outputs, 0, int(idle * 256), int(stall * 256), seed)
+        self.begin(inputs, idle=idle, stall=stall, seed=seed)
         done, silent = 0, 0
-        while done < steps:
-            now = int(self._library.simulation_run(self._simulation, CHUNK_CYCLES))
+        while done < len(inputs):
+            now = self.advance(CHUNK_CYCLES)
             done, silent = now, 0 if now != done else silent + CHUNK_CYCLES
             if silent > DEAD_CYCLES:
                 raise AmacrineError(f"The simulated CNN engine made no output for {DEAD_CYCLES} cycles after {done} "
-                                    f"of {steps} maps; this is a fault in Amacrine, please report it.")
-        self._library.simulation_begin(self._simulation, *[None] * 5, 0, 0, 0, 0, 0, 0, 1)
-        self._library.simulation_run(self._simulation, 64)      # the last counts arrive
+                                    f"of {len(inputs)} maps; this is a fault in Amacrine, please report it.")
+        outputs = self.outputs
+        self.rest(64)       # the last counts arrive
         after = self.counters()
-        restored = np.empty_like(outputs)
-        restored[:, self.program.output_order] = outputs
-        return SimulatedMaps(restored, {name: after[name] - before[name] for name in COUNTERS})
+        return SimulatedMaps(outputs, {name: after[name] - before[name] for name in COUNTERS})
+
+    def begin(self, inputs: np.ndarray, *, idle: float = 0.0, stall: float = 0.0, seed: int = 1) -> None:
+        """Get ready to stream maps, as `run` does it; `advance` lets time pass."""
+        steps, n_outputs = len(inputs), len(self.program.output_order)
+        streamed = np.ascontiguousarray(inputs[:, self.program.input_order], np.int16)
+        self._buffers = streamed, np.zeros((steps, n_outputs), np.int16), np.zeros((3, steps), np.uint64)
+        self._library.simulation_begin(
+            self._simulation, streamed.ctypes.data, self._buffers[1].ctypes.data,
+            *(times.ctypes.data for times in self._buffers[2]), steps, streamed.shape[1], n_outputs, 0,
+            int(idle * 256), int(stall * 256), seed)
+
+    def advance(self, cycles: int) -> int:
+        """Stream for so many cycles, or until all results are here; the number of maps whose results are."""
+        return int(self._library.simulation_run(self._simulation, cycles))
+
+    def rest(self, cycles: int) -> None:
+        """Let time pass without streaming; what has not been streamed is forgotten."""
+        self._library.simulation_begin(self._simulation, *[None] * 5, 0, 0, 0, 0, 0, 0, 1)
+        self.advance(cycles)
+
+    @property
+    def cycles(self) -> int:
+        """Clock cycles since the simulation began."""
+        return int(self._library.simulation_cycles(self._simulation))
+
+    @property
+    def outputs(self) -> np.ndarray:
+        """What has come out since `begin`: int16 (T, n_outputs), flattened (channels, height, width)."""
+        restored = np.empty_like(self._buffers[1])
+        restored[:, self.program.output_order] = self._buffers[1]
+        return restored
 
     def run_alone(self, x: np.ndarray) -> int:
         """Run one map (1, n_inputs) through passes whose results stay in feature memory; the cycles they took."""

@@ -7,10 +7,10 @@ from cocotb.triggers import RisingEdge
 from conv_core_benches import BUFFERS, run_bench
 from streams import PATTERNS, SURPLUS_CYCLES, Codec, Ports, bench_test, generators, get, put
 
-from amacrine.hw.kernel_buffer import BIAS_SLOTS, BURST, KernelBuffer, kernel_job_layout
+from amacrine.hw.kernel_buffer import BIAS_SLOTS, KernelBuffer, kernel_job_layout
 from amacrine.hw.numerics import request_layout
 from amacrine.sw.conv_layout import ConvParameters
-from amacrine.sw.layout import Parameters
+from amacrine.sw.layout import KERNEL_BURST, Parameters
 
 
 def test_kernel_buffer(tmp_path):
@@ -49,7 +49,7 @@ class Bench:
 
     async def start(self, p_idle=0.0, p_stall=0.0):
         ports, rng = self.ports, self.rng
-        await ports.begin("job__valid", "port__request__ready", "port__data__valid", "release", "bias_release",
+        await ports.begin("job__valid", "port__request__ready", "port__data__valid", "release", "bias_release", "stop",
                           "kernel_address", "bias_address")
         cocotb.start_soon(put(ports, "job", [self.job.pack(**job) for job in self.jobs], rng, p_idle))
         cocotb.start_soon(get(ports, "port__request", self.requests, rng, p_stall))
@@ -65,7 +65,7 @@ class Bench:
                 await RisingEdge(ports.clk)
             burst = self.request.unpack(self.requests[at])
             at += 1
-            assert 1 <= burst["length"] <= BURST
+            assert 1 <= burst["length"] <= KERNEL_BURST
             for address in range(burst["address"], burst["address"] + burst["length"]):
                 await put(ports, "port__data", [self.memory[address]], rng, p_idle)
                 self.served += 1
