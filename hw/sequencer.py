@@ -88,9 +88,10 @@ class ColumnSequencer(wiring.Component):
     -------
     list_write, descriptor_write : the host's write ports
     loop_start, count : In
-        The first entry of a step, and entries in all; those before `loop_start` run once a sequence.
-    run : In(1), reset : In(1)
-        `reset` starts a sequence, only while the encoder is idle or blocked.
+        The first entry of a step, and entries in all, 0 for none; those before `loop_start` run once a sequence.
+    run : In(1), works : Out(1), reset : In(1)
+        `works` while it runs and there are entries. `reset` starts a sequence, only while the encoder is idle or
+        blocked.
     write_done, progress_cell, progress_count : In
         From the cell unit.
     input_done, input_count : In
@@ -109,7 +110,7 @@ class ColumnSequencer(wiring.Component):
         super().__init__({
             "list_write": In(write_port()), "descriptor_write": In(write_port()),
             "loop_start": In(range(LIST_ENTRIES)), "count": In(range(LIST_ENTRIES + 1)),
-            "run": In(1), "reset": In(1),
+            "run": In(1), "works": Out(1), "reset": In(1),
             "write_done": In(CELL_JOBS),
             "progress_cell": In(CELL), "progress_count": In(12),
             "input_done": In(2), "input_count": In(12), "input_read": Out(2, init=3),
@@ -149,11 +150,12 @@ class ColumnSequencer(wiring.Component):
             with m.Else():
                 m.d.sync += position.eq(position + 1)
 
-        starts = Signal()
-        m.d.comb += self.start.eq(starts)
+        starts, has_entries = Signal(), Signal()
+        m.d.sync += has_entries.eq(self.count != 0)
+        m.d.comb += [self.start.eq(starts), self.works.eq(self.run & has_entries)]
         with m.FSM():
             with m.State("LIST"):
-                with m.If(self.run):
+                with m.If(self.works):
                     m.d.comb += table.enable.eq(1)
                     m.d.sync += [here.eq(entry), here_step.eq(step), here_wanted.eq(step[0] ^ entry.source_back)]
                     advance()
@@ -215,7 +217,7 @@ class CellSequencer(wiring.Component):
     -------
     descriptor_write : the host's write port
     count : In
-        Cell jobs a step.
+        Cell jobs a step; 0 runs none.
     run, reset : In(1)
     done, ran : In(COLUMN_JOBS)
         From the column engine and the column sequencer.
@@ -240,7 +242,9 @@ class CellSequencer(wiring.Component):
         job = Signal(cell_job_layout(self.params))
         waits = {name: Signal(WAIT, name=name) for name in ("wait_a", "wait_b", "wait_c")}
         started = Signal(CELL_JOBS, init=-1)
-        ready = valid[1] & self.run
+        works = Signal()
+        m.d.sync += works.eq(self.run & (self.count != 0))
+        ready = valid[1] & works
         # Partial sums must be complete, and the vector that will be written must have been read.
         for name, bits, wanted in (("wait_a", self.done, step), ("wait_b", self.done, step),
                                    ("wait_c", self.ran, ~step)):

@@ -1,0 +1,110 @@
+"""CNN engine and delta engine in one, against golden: every route, and what the host may do in the middle of it."""
+
+import numpy as np
+import pytest
+from mixed_networks import SMALL, random_mixed
+from networks import expected_counts, golden_runs, random_inputs, random_network
+from test_conv_engine import random_maps
+from test_engine import PATTERNS, check_random, give_up
+from test_golden import gru, identity, lstm, relu, relu_threshold
+
+from amacrine.sim import engine as engine_module
+from amacrine.sim.engine import SimulatedEngine
+from amacrine.sw.compile import compile_network
+from amacrine.sw.layout import CLEAR, CLEARING, Register, Route
+
+ROUTES = {Route.MAP_TO_VECTOR: (relu, gru, lstm, identity), Route.MAP_TO_EVENTS: (relu_threshold,),
+          Route.MAP_TO_HOST: ()}
+
+
+@pytest.fixture(autouse=True)
+def no_output_is_noticed_soon(monkeypatch):
+    monkeypatch.setattr(engine_module, "DEAD_CYCLES", 2_000_000)
+
+
+def network_for(rng, route):
+    """A network whose program has this route."""
+    while True:
+        convs, behind = int(rng.integers(1, 4)), int(rng.integers(1, 4)) if ROUTES[route] else 0
+        network = random_mixed(rng, convs, behind, ROUTES[route])
+        if compile_network(network, SMALL).route == route:
+            return network
+
+
+def check_sequences(engine, network, sequences, pattern=(0.0, 0.0, 0), seed=1):
+    """Each sequence starts anew and is given in parts; outputs and the counts of column jobs must be golden's."""
+    program = compile_network(network, SMALL)
+    engine.load(program)
+    idle, stall, pause = pattern
+    for number, sequence in enumerate(sequences):
+        if number:
+            engine.reset()
+        events = {}
+        for x, golden in zip(sequence, golden_runs(network, sequence), strict=True):
+            run = engine.run(x, idle=idle, stall=stall, pause=pause, seed=seed)
+            np.testing.assert_array_equal(run.outputs, golden.outputs)
+            counters = engine.counters()
+            measured = {job.name: (counters[job.name]["events"], counters[job.name]["words"]) for job in program.jobs}
+            assert measured == expected_counts(program, golden, True, events)
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("seed", range(6))
+def test_random_networks(route, seed):
+    rng = np.random.default_rng([seed, route])
+    latency, memory_stall = int(rng.choice((1, 3, 40))), float(rng.choice((0, 0.4)))
+    with SimulatedEngine(SMALL, latency=latency, memory_stall=memory_stall) as engine:
+        for pattern in PATTERNS:
+            network = network_for(rng, route)
+            sequences = [[random_maps(rng, network, steps) for steps in parts] for parts in ((4, 1), (3,))]
+            check_sequences(engine, network, sequences, pattern, int(rng.integers(1, 1 << 30)))
+
+
+def test_vectors_as_without_the_cnn_engine():
+    rng = np.random.default_rng(1)
+    with SimulatedEngine(SMALL, latency=3) as engine:
+        check_random(engine, rng, 15)
+
+
+def test_routes_in_turn():
+    """One program after the other on one engine: nothing of a route is left behind."""
+    rng = np.random.default_rng(2)
+    with SimulatedEngine(SMALL, latency=3) as engine:
+        for _ in range(4):
+            for route in rng.permutation(list(Route)):
+                if route == Route.VECTOR:
+                    network = random_network(rng, 3)
+                    sequence = [random_inputs(rng, 6, network.n_inputs)]
+                else:
+                    network = network_for(rng, route)
+                    sequence = [random_maps(rng, network, 3)]
+                check_sequences(engine, network, [sequence])
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("stall", [0, 255])
+def test_a_sequence_that_is_given_up_leaves_nothing_behind(route, stall):
+    """Clearing at any time: with half a map sent, kernels on their way, results between the engines, or not taken."""
+    rng = np.random.default_rng([3, route])
+    with SimulatedEngine(SMALL, latency=20) as engine:
+        for _ in range(3):
+            network = network_for(rng, route)
+            x = random_maps(rng, network, 4)
+            [golden] = golden_runs(network, [x])
+            program = compile_network(network, SMALL)
+            engine.load(program)
+            for cycles in (0, 1, 5, 30, 100, 333, *rng.integers(1, 6000, 8)):
+                give_up(engine, program.streamed(x), int(cycles), stall)
+                engine.reset()
+                np.testing.assert_array_equal(engine.run(x).outputs, golden.outputs)
+                engine.reset()
+
+
+def test_clearing_says_when_it_is_done():
+    """Also twice in a row, and with nothing loaded."""
+    with SimulatedEngine(SMALL) as engine:
+        for _ in range(3):
+            engine.write(Register.CONTROL, CLEAR)
+            cycles = engine.cycles
+            while engine.read(Register.CONTROL) & CLEARING:
+                assert engine.cycles - cycles < 20_000
