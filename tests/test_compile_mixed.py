@@ -156,6 +156,17 @@ def test_what_the_cnn_engine_has_too_little_of(depths, message):
         compile_network(network(gru), parameters)
 
 
+def test_too_little_for_pooling_and_too_many_passes():
+    shape = ConvShape(3, 8, 8, 16, (3, 3), pooling="max", pool_window=(2, 2))
+    pooled = QuantisedNetwork("net", (conv("pooled", shape),), 8)
+    with pytest.raises(AmacrineError, match="'pooled' needs 12 chunks of 2 results in pooling memory, and the CNN "
+                                            "engine has 4, 8 too few"):
+        compile_network(pooled, replace(SMALL, conv=replace(SMALL.conv, pool_depth=4)))
+    many = QuantisedNetwork("net", (conv("many", ConvShape(1, 1, 1, 16 * 65, (1, 1))),), 8)
+    with pytest.raises(AmacrineError, match="need 65 passes, and the CNN engine has 64, 1 too few"):
+        compile_network(many, replace(SMALL, conv=replace(SMALL.conv, psum_depth=4)))
+
+
 def test_other_refusals():
     with pytest.raises(AmacrineError, match=r"'conv' is a convolution, and this gateware has no CNN engine; "
                                             r"generate it with one \(--parameter conv_macs=16\)"):
