@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from mixed_networks import random_mixed
+from mixed_networks import LARGER, random_mixed
 from networks import expected_counts, golden_runs, random_inputs, random_network, with_thresholds
 from test_cli_run import make_model, succeed
 from test_conv_engine import random_maps
@@ -22,7 +22,6 @@ from amacrine.sim.board import SimulatedBoard, SimulatedPort
 from amacrine.sim.realtime import clip
 from amacrine.sw import nsnet2
 from amacrine.sw.compile import compile_network
-from amacrine.sw.conv_layout import ConvParameters
 from amacrine.sw.device import Device
 from amacrine.sw.errors import LinkError, SessionError
 from amacrine.sw.execute import expected_counters
@@ -66,8 +65,7 @@ def test_random_networks(board, seed):
             assert {name: (counts["events"], counts["words"]) for name, counts in counters.items()} == expected
         device.reset()
 
-CNN_BOARD = replace(BOARD, parameters=replace(BOARD.parameters, conv=ConvParameters(
-    macs=16, value_depth=8192, map_depth=2048, kernel_depth=2048, psum_depth=256, pool_depth=128)))
+CNN_BOARD = replace(BOARD, parameters=replace(BOARD.parameters, conv=LARGER))
 
 
 @pytest.fixture(scope="module")
