@@ -228,12 +228,12 @@ def switch_writes(program: Program) -> list[tuple[int, int]]:
 
 
 def _conv_writes(program: Program) -> list[tuple[int, int]]:
-    """Address and value of the CNN engine's registers; none if the program has no convolutions."""
+    """Address and value of the CNN engine's registers, if there is one; it stands still without convolutions."""
     if not len(program.passes):
-        return []
+        return [] if program.parameters.conv is None else [(ConvRegister.RUN, 0)]
     writes = [*_table(ConvRegister.PASSES, 16, program.passes), *_table(ConvRegister.SLABS, 4, program.slabs)]
-    writes += [(ConvRegister.RUN, 1), (ConvRegister.COUNT, len(program.passes)),
-               (ConvRegister.CHANNELS, program.map_channels), (ConvRegister.POSITIONS, program.map_positions)]
+    writes += [(ConvRegister.COUNT, len(program.passes)), (ConvRegister.CHANNELS, program.map_channels),
+               (ConvRegister.POSITIONS, program.map_positions), (ConvRegister.RUN, 1)]
     for step, place in enumerate(("EVEN", "ODD")):
         slab = dict(zip(SLAB_FIELDS, map(int, program.slabs[step]), strict=True))
         writes += [(ConvRegister[f"{place}_MAP"], slab["map"]),
