@@ -128,14 +128,18 @@ class DeltaEngine(wiring.Component):
         return self.bus_write & (self.bus_address == register)
 
     def _control(self, m, parts):
-        """CONTROL: clear, run, halt. Clearing waits until all that is on its way has arrived, and takes no inputs."""
+        """CONTROL and RESUME. Clearing waits until all that is on its way has arrived, and takes no inputs."""
         encoder, params = parts.encoder, self.params
         words = max(params.vector_depth // params.lanes, params.reference_depth // params.lanes, params.state_depth,
                     COLUMN_JOBS)
         run, clearing, stopping = self.run, self.clearing, self.stopping
         word, quiet, reset = Signal(range(words)), Signal(), Signal()
         resting, rested = Signal(), Signal(6)     # nothing seems to move, and for how many cycles
-        written = self._written(Register.CONTROL)
+        written = self._written(Register.CONTROL) | self._written(Register.RESUME)
+        resume, resume_step = Signal(), Signal(2)
+        m.d.sync += [resume.eq(self._written(Register.RESUME)), resume_step.eq(self.bus_w_data)]
+        for part in (parts.loader, parts.sequencer):
+            m.d.comb += [part.resume.eq(resume), part.resume_step.eq(resume_step)]
         m.d.comb += [
             resting.eq(parts.columns.idle & parts.fetch.idle & parts.cell.idle
                        & (encoder.blocked | ~(parts.sequencer.works | encoder.busy)) & self.others_rest),
@@ -147,7 +151,7 @@ class DeltaEngine(wiring.Component):
             m.d.sync += rested.eq(0)
         with m.Elif(~quiet):
             m.d.sync += rested.eq(rested + 1)
-        with m.If(written):
+        with m.If(self._written(Register.CONTROL)):
             m.d.sync += [stopping.eq(self.bus_w_data[0]), run.eq((run | self.bus_w_data[1]) & ~self.bus_w_data[2])]
         with m.If(reset):
             m.d.sync += [stopping.eq(0), run.eq(0), clearing.eq(1), word.eq(0)]
@@ -158,7 +162,7 @@ class DeltaEngine(wiring.Component):
         with m.If(stopping):
             m.d.comb += parts.loader.run.eq(0)
         m.d.comb += [
-            encoder.reset.eq(reset), parts.columns.reset.eq(reset), parts.cell.reset.eq(reset),
+            encoder.reset.eq(reset | resume), parts.columns.reset.eq(reset), parts.cell.reset.eq(reset),
             parts.counters.run.eq(run),
             parts.counters.clear.eq(clearing & (word < COLUMN_JOBS)), parts.counters.clear_job.eq(word),
             parts.vectors.clear.eq(clearing), parts.vectors.clear_word.eq(word),
@@ -184,7 +188,8 @@ class DeltaEngine(wiring.Component):
             m.d.comb += [port.enable.eq(self.bus_write & (page == base >> 8)),
                          port.row.eq(row), port.pair.eq(address[:3]), port.data.eq(self.bus_w_data)]
         with m.If(self._written(Register.LIST_LOOP)):
-            m.d.sync += [sequencer.loop_start.eq(self.bus_w_data[:8]), sequencer.count.eq(self.bus_w_data[8:16])]
+            m.d.sync += [port.eq(self.bus_w_data.word_select(byte, 8)) for byte, port in enumerate(
+                (sequencer.loop_start, sequencer.loop_end, sequencer.starts))]
         with m.If(self._written(Register.CELL_COUNT)):
             m.d.sync += cell_sequencer.count.eq(self.bus_w_data)
         with m.If(self._written(Register.INPUT)):

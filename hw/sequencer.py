@@ -87,11 +87,15 @@ class ColumnSequencer(wiring.Component):
     Members
     -------
     list_write, descriptor_write : the host's write ports
-    loop_start, count : In
-        The first entry of a step, and entries in all, 0 for none; those before `loop_start` run once a sequence.
+    starts, loop_start, loop_end : In
+        Entries that run once a sequence, the first ones; the first entry of a step, and the one behind its last.
+        Without entries nothing runs.
     run : In(1), works : Out(1), reset : In(1)
         `works` while it runs and there are entries. `reset` starts a sequence, only while the encoder is idle or
         blocked.
+    resume : In(1), resume_step : In(2)
+        Goes on with `loop_start` in this step, modulo 4, whose input comes next; jobs that ran for it already, in
+        anticipation, stay so. Only while halted, with the encoder idle or blocked.
     write_done, progress_cell, progress_count : In
         From the cell unit.
     input_done, input_count : In
@@ -109,8 +113,8 @@ class ColumnSequencer(wiring.Component):
         self.params = params
         super().__init__({
             "list_write": In(write_port()), "descriptor_write": In(write_port()),
-            "loop_start": In(range(LIST_ENTRIES)), "count": In(range(LIST_ENTRIES + 1)),
-            "run": In(1), "works": Out(1), "reset": In(1),
+            **{name: In(range(LIST_ENTRIES + 1)) for name in ("starts", "loop_start", "loop_end")},
+            "run": In(1), "works": Out(1), "reset": In(1), "resume": In(1), "resume_step": In(2),
             "write_done": In(CELL_JOBS),
             "progress_cell": In(CELL), "progress_count": In(12),
             "input_done": In(2), "input_count": In(12), "input_read": Out(2, init=3),
@@ -130,7 +134,7 @@ class ColumnSequencer(wiring.Component):
                      write.en.eq(self.list_write.enable)]
 
         # Steps modulo 4: the first layer, which reads the input, can be a step ahead of the rest of the list.
-        position, iteration = Signal(range(LIST_ENTRIES)), Signal(2)
+        position, iteration = Signal(range(LIST_ENTRIES + 1)), Signal(2)
         ran = self.ran
         entry, step, passes = Signal(ENTRY), Signal(2), Signal()
         m.d.sync += entry.eq(read.data)
@@ -145,14 +149,16 @@ class ColumnSequencer(wiring.Component):
         ]
 
         def advance():
-            with m.If(position + 1 == self.count):
+            with m.If(position + 1 == self.loop_end):
                 m.d.sync += [position.eq(self.loop_start), iteration.eq(iteration + 1)]
+            with m.Elif(position + 1 == self.starts):
+                m.d.sync += position.eq(self.loop_start)
             with m.Else():
                 m.d.sync += position.eq(position + 1)
 
-        starts, has_entries = Signal(), Signal()
-        m.d.sync += has_entries.eq(self.count != 0)
-        m.d.comb += [self.start.eq(starts), self.works.eq(self.run & has_entries)]
+        starts, is_there = Signal(), Signal()
+        m.d.sync += is_there.eq(position != self.loop_end)
+        m.d.comb += [self.start.eq(starts), self.works.eq(self.run & is_there)]
         with m.FSM():
             with m.State("LIST"):
                 with m.If(self.works):
@@ -163,19 +169,24 @@ class ColumnSequencer(wiring.Component):
                         m.next = "NEXT"
                     with m.Else():
                         m.next = "START"
+                with m.If(self.resume):
+                    m.next = "NEXT"
             with m.State("NEXT"):
                 m.next = "LIST"
             with m.State("START"):
                 m.d.comb += starts.eq(1)
                 m.next = "RUNS"
             with m.State("RUNS"):
-                with m.If(self.reset):
+                with m.If(self.reset | self.resume):
                     m.next = "NEXT"
                 with m.Elif(self.encoder_finishes):
                     m.d.sync += ran.bit_select(here.job, 1).eq(here_step[0])
                     with m.If(here.source == INPUT_SOURCE):
                         m.d.sync += self.input_read.eq(here_step)
                     m.next = "LIST"
+        with m.If(self.resume):
+            m.d.sync += [position.eq(self.loop_start), iteration.eq(self.resume_step),
+                         self.input_read.eq(self.resume_step - 1)]
         with m.If(self.reset):
             m.d.sync += [position.eq(0), iteration.eq(0), ran.eq(~0), self.input_read.eq(~0)]
 

@@ -33,6 +33,7 @@ from .workload import (
 
 NSNET2, SILERO = "nsnet2", "silero-vad"
 THRESHOLDS = {NSNET2: nsnet2.THRESHOLDS, SILERO: silero.THRESHOLDS}    # of models that bring their own
+GATEWARE: dict[str, dict[str, int]] = {SILERO: silero.GATEWARE}         # parameters that a model needs
 
 
 @click.command()
@@ -66,18 +67,19 @@ def run(ctx: click.Context, model: str, input_path: Path, out_path: Path | None,
     amacrine run nsnet2 NOISY.wav --out CLEAN.wav
     amacrine run silero-vad SPEECH.wav --picture SPEECH.png
     amacrine run MODEL.onnx INPUTS.npy --out OUTPUTS.npy
+    amacrine run MODEL.onnx IMAGES.npy --engine sim --parameter conv_macs=16
     amacrine run MODEL.onnx INPUTS.npy --out OUTPUTS.npy --engine board --port /dev/ttyUSB0
 
     INPUTS.npy holds input vectors (T, n) in real units, or maps such as (T, channels, rows, columns); OUTPUTS.npy will
     hold vectors. Without --calibration, the
     inputs themselves serve to choose number formats. With --engine sim or board, the golden model runs, too, and
     every output and every count of the hardware is compared with it; if any differs, the exit code is 1. A board
-    brings its own parameters (--pes and so on).
+    brings its own parameters (--pes and so on). Convolutions need a CNN engine, which silero-vad asks for itself.
     """
     for path in filter(None, (out_path, picture_path, json_path)):
         check_writable(path)
     check_engine(ctx, engine, port)
-    options.parameters(pes, settings)
+    chosen = options.parameters(pes, settings, GATEWARE.get(model))
     thresholds = parse_thresholds(theta) if theta is not None else THRESHOLDS.get(model, {})
     if engine == "sim":
         check_tools()
@@ -86,7 +88,7 @@ def run(ctx: click.Context, model: str, input_path: Path, out_path: Path | None,
     workload, notes = load(model, input_path, calibration, reference_path, frames, picture_path, engine)
     check_threshold_names(workload.network, thresholds)
     device = ctx.with_resource(Device.open(port, baud, timeout)) if port is not None else None
-    parameters = device.info.parameters if device else options.parameters(pes, settings)
+    parameters = device.info.parameters if device else chosen
     trace = picture_path is not None and model == NSNET2
     if engine == "float":
         execution = execute_float(workload)

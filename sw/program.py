@@ -15,7 +15,7 @@ from safetensors.numpy import save
 from .conv_layout import CONV_COUNTER_FIELDS, SLAB_FIELDS, ConvRegister
 from .errors import AmacrineError
 from .files import write_atomically
-from .layout import COUNTER_FIELDS, Parameters, Register, Route
+from .layout import COLUMN_FIELDS, COUNTER_FIELDS, ColumnMode, Parameters, Register, Route
 
 FORMAT_VERSION = 2
 ARRAYS = {"weights": np.int8, "columns": np.uint16, "cells": np.uint16, "entries": np.uint16, "initial": np.int32,
@@ -93,7 +93,8 @@ class Program:
     input_word, input_length : first word of the input in vector memory, and elements of the vector or flat map that the
         first layer behind the convolutions reads; 0 if there is none
     map_channels, map_positions : channels, and rows times columns, of the host's maps; 0 without convolutions
-    loop_start : column list entry that a step starts with
+    loop_start, loop_end : column list entry that a step starts with, and the one behind its last; what is between
+        those that run once a sequence and `loop_start`, or behind `loop_end`, is of other networks
     jobs : column jobs by number
     conv_jobs : passes of the CNN engine by number
     weights : int8 (words, K): columns, then kernels
@@ -117,6 +118,7 @@ class Program:
     map_channels: int
     map_positions: int
     loop_start: int
+    loop_end: int
     jobs: tuple[ProgramJob, ...]
     conv_jobs: tuple[ProgramPass, ...]
     weights: np.ndarray
@@ -147,6 +149,7 @@ class Program:
             "n_outputs": self.n_outputs, "output_frac": self.output_frac,
             "route": int(self.route), "input_word": self.input_word, "input_length": self.input_length,
             "map_channels": self.map_channels, "map_positions": self.map_positions, "loop_start": self.loop_start,
+            "loop_end": self.loop_end,
             "jobs": [asdict(job) for job in self.jobs], "conv_jobs": [asdict(job) for job in self.conv_jobs],
         }
 
@@ -213,18 +216,24 @@ def register_writes(program: Program) -> list[tuple[int, int]]:
     writes = [(Register.LIST + row, int(entry)) for row, entry in enumerate(program.entries)]
     writes += [*_table(Register.COLUMN, 8, program.columns), *_table(Register.CELL, 8, program.cells)]
     writes += [(Register.CONV + address, value) for address, value in _conv_writes(program)]
-    return [*writes, (Register.LIST_LOOP, program.loop_start | len(program.entries) << 8),
-            (Register.CELL_COUNT, len(program.cells)),
+    return [*writes, (Register.CELL_COUNT, len(program.cells)), *switch_writes(program)]
+
+
+def switch_writes(program: Program) -> list[tuple[int, int]]:
+    """Address and value of the registers that tell which of the networks in a device is at work."""
+    control = COLUMN_FIELDS.index("control")
+    starts = sum(int(row[control]) & 3 == ColumnMode.BIAS for row in program.columns)       # each listed once, first
+    return [(Register.LIST_LOOP, program.loop_start | program.loop_end << 8 | starts << 16),
             (Register.INPUT, program.input_word | program.input_length << 16), (Register.ROUTE, program.route)]
 
 
 def _conv_writes(program: Program) -> list[tuple[int, int]]:
-    """Address and value of the CNN engine's registers; none if the program has no convolutions."""
+    """Address and value of the CNN engine's registers, if there is one; it stands still without convolutions."""
     if not len(program.passes):
-        return []
+        return [] if program.parameters.conv is None else [(ConvRegister.RUN, 0)]
     writes = [*_table(ConvRegister.PASSES, 16, program.passes), *_table(ConvRegister.SLABS, 4, program.slabs)]
-    writes += [(ConvRegister.RUN, 1), (ConvRegister.COUNT, len(program.passes)),
-               (ConvRegister.CHANNELS, program.map_channels), (ConvRegister.POSITIONS, program.map_positions)]
+    writes += [(ConvRegister.COUNT, len(program.passes)), (ConvRegister.CHANNELS, program.map_channels),
+               (ConvRegister.POSITIONS, program.map_positions), (ConvRegister.RUN, 1)]
     for step, place in enumerate(("EVEN", "ODD")):
         slab = dict(zip(SLAB_FIELDS, map(int, program.slabs[step]), strict=True))
         writes += [(ConvRegister[f"{place}_MAP"], slab["map"]),

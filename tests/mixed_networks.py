@@ -11,6 +11,7 @@ BEHIND = (relu_threshold, relu_threshold, sigmoid_threshold, relu, tanh, identit
 SMALL = Parameters(pes=4, conv=ConvParameters(macs=8, value_depth=8192, map_depth=4096, kernel_depth=2048,
                                               psum_depth=512, pool_depth=256))
 """So small that many layers take several passes."""
+LARGER = ConvParameters(macs=16, value_depth=8192, map_depth=2048, kernel_depth=2048, psum_depth=256, pool_depth=128)
 MOST = 300
 """Elements of the convolutions' result: what is behind them should not take all the time."""
 

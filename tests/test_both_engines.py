@@ -1,9 +1,11 @@
 """CNN engine and delta engine in one, against golden: every route, and what the host may do in the middle of it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from mixed_networks import SMALL, random_mixed
-from networks import expected_counts, golden_runs, random_inputs, random_network
+from mixed_networks import LARGER, SMALL, random_mixed
+from networks import golden_runs, random_inputs, random_network
 from test_conv_engine import random_maps
 from test_engine import PATTERNS, check_random, give_up
 from test_golden import gru, identity, lstm, relu, relu_threshold
@@ -11,7 +13,9 @@ from test_golden import gru, identity, lstm, relu, relu_threshold
 from amacrine.sim import engine as engine_module
 from amacrine.sim.engine import SimulatedEngine
 from amacrine.sw.compile import compile_network
-from amacrine.sw.layout import CLEAR, CLEARING, Register, Route
+from amacrine.sw.execute import expected_counters
+from amacrine.sw.golden import Golden
+from amacrine.sw.layout import CLEAR, CLEARING, Parameters, Register, Route
 
 ROUTES = {Route.MAP_TO_VECTOR: (relu, gru, lstm, identity), Route.MAP_TO_EVENTS: (relu_threshold,),
           Route.MAP_TO_HOST: ()}
@@ -31,21 +35,25 @@ def network_for(rng, route):
             return network
 
 
-def check_sequences(engine, network, sequences, pattern=(0.0, 0.0, 0), seed=1):
-    """Each sequence starts anew and is given in parts; outputs and the counts of column jobs must be golden's."""
-    program = compile_network(network, SMALL)
+def check_sequences(engine, network, sequences, pattern=(0.0, 0.0, 0), seed=1, anticipate=True):
+    """Each sequence starts anew and is given in parts; outputs and the counts of jobs and passes must be golden's."""
+    program = compile_network(network, engine.parameters, anticipate=anticipate)
     engine.load(program)
     idle, stall, pause = pattern
     for number, sequence in enumerate(sequences):
         if number:
             engine.reset()
-        events = {}
-        for x, golden in zip(sequence, golden_runs(network, sequence), strict=True):
+        for parts in range(1, len(sequence) + 1):
+            golden, x = Golden(network).run(np.concatenate(sequence[:parts])), sequence[parts - 1]
             run = engine.run(x, idle=idle, stall=stall, pause=pause, seed=seed)
-            np.testing.assert_array_equal(run.outputs, golden.outputs)
+            np.testing.assert_array_equal(run.outputs, golden.outputs[-len(x) :])
+            assert (run.latency > 0).all() and (run.finished[1:] > run.finished[:-1]).all()
             counters = engine.counters()
-            measured = {job.name: (counters[job.name]["events"], counters[job.name]["words"]) for job in program.jobs}
-            assert measured == expected_counts(program, golden, True, events)
+            golden = golden if anticipate else replace(golden, anticipated={})
+            for name, counts in expected_counters(golden, engine.parameters).items():
+                assert {count: counters[name][count] for count in counts} == counts, name
+            for each in program.conv_jobs:
+                assert counters[each.name]["cycles"] >= counters[each.name]["mac_cycles"]
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -58,6 +66,32 @@ def test_random_networks(route, seed):
             network = network_for(rng, route)
             sequences = [[random_maps(rng, network, steps) for steps in parts] for parts in ((4, 1), (3,))]
             check_sequences(engine, network, sequences, pattern, int(rng.integers(1, 1 << 30)))
+
+
+def test_many_macs_behind_a_narrow_weight_port():
+    """As a board would have it: 16 MACs, and 2 weights a word."""
+    rng = np.random.default_rng(5)
+    with SimulatedEngine(Parameters(pes=2, conv=LARGER), latency=12, memory_stall=0.2) as engine:
+        for number in range(20):
+            network = random_mixed(rng, 1 + number % 3, number % 4)
+            sequences = [[random_maps(rng, network, steps) for steps in parts] for parts in ((3, 2), (1,))]
+            check_sequences(engine, network, sequences, PATTERNS[number % len(PATTERNS)])
+
+
+@pytest.mark.parametrize("anticipate", [True, False])
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_recurrent_layers_behind_maps(pattern, anticipate):
+    """Behind each kind of first layer, recurrent ones that fetch in anticipation, also while no map is there."""
+    rng = np.random.default_rng([PATTERNS.index(pattern), anticipate])
+    with SimulatedEngine(SMALL, latency=3) as engine:
+        for make in (relu_threshold, relu, gru, lstm):
+            network = random_mixed(rng, 1, 1, (make,))
+            layers = list(network.layers)
+            for behind in rng.permutation(np.array((gru, relu_threshold, lstm), object))[: rng.integers(1, 4)]:
+                layers.append(behind(rng, layers[-1].size, layers[-1].output_frac, int(rng.integers(1, 30)), theta=100))
+            network = replace(network, layers=tuple(layers))
+            sequences = [[random_maps(rng, network, steps) for steps in parts] for parts in ((4, 3), (2,))]
+            check_sequences(engine, network, sequences, pattern, 1, anticipate)
 
 
 def test_vectors_as_without_the_cnn_engine():

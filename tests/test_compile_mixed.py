@@ -120,12 +120,15 @@ def test_registers():
     assert len({address for address, _ in register_writes(program)}) == len(register_writes(program))
 
 
-def test_without_convolutions_nothing_of_the_cnn_engine_is_written():
+def test_without_convolutions_the_cnn_engine_stands_still():
     rng = np.random.default_rng(4)
     net = QuantisedNetwork("net", (identity(rng, 9, 8, 4),), 8)
     program = compile_network(net, SMALL)
     assert (program.route, program.input_length) == (Route.VECTOR, 9)
-    assert not any(Register.CONV <= address < Register.VECTOR for address, _ in register_writes(program))
+    writes = {address: value for address, value in register_writes(program) if address in range(0x8000, 0x10000)}
+    assert writes == {Register.CONV + ConvRegister.RUN: 0}
+    writes = {address for address, _ in register_writes(compile_network(net))}
+    assert not writes & set(range(Register.CONV, Register.VECTOR))
     x = np.zeros((3, 9), np.int16)
     assert program.streamed(x) is x and program.restored(x) is x
 
@@ -151,6 +154,17 @@ def test_what_the_cnn_engine_has_too_little_of(depths, message):
     parameters = replace(SMALL, conv=replace(SMALL.conv, **depths))
     with pytest.raises(AmacrineError, match=message):
         compile_network(network(gru), parameters)
+
+
+def test_too_little_for_pooling_and_too_many_passes():
+    shape = ConvShape(3, 8, 8, 16, (3, 3), pooling="max", pool_window=(2, 2))
+    pooled = QuantisedNetwork("net", (conv("pooled", shape),), 8)
+    with pytest.raises(AmacrineError, match="'pooled' needs 12 chunks of 2 results in pooling memory, and the CNN "
+                                            "engine has 4, 8 too few"):
+        compile_network(pooled, replace(SMALL, conv=replace(SMALL.conv, pool_depth=4)))
+    many = QuantisedNetwork("net", (conv("many", ConvShape(1, 1, 1, 16 * 65, (1, 1))),), 8)
+    with pytest.raises(AmacrineError, match="need 65 passes, and the CNN engine has 64, 1 too few"):
+        compile_network(many, replace(SMALL, conv=replace(SMALL.conv, psum_depth=4)))
 
 
 def test_other_refusals():

@@ -207,16 +207,17 @@ async def map_jobs_run_once_a_step(dut, anticipate, p_late, seed):
     columns[0, CONTROL] |= ColumnMode.MAP
     entries = [entry for entry in program.entries
                if entry & 31 or not entry & 1 << 6 or entry >> 8 & 15 != INPUT_SOURCE]      # never optional
-    await run_columns(dut, replace(program, columns=columns, entries=np.array(entries, np.uint16)), rng, anticipate,
-                      p_late)
+    program = replace(program, columns=columns, entries=np.array(entries, np.uint16), loop_end=len(entries))
+    await run_columns(dut, program, rng, anticipate, p_late)
 
 
 async def run_columns(dut, program, rng, anticipate, p_late):
     """Run a program's column list, and count."""
     world = World(dut, program, rng)
     ports = world.ports
-    await ports.begin("run", "encoder_finishes", "progress_cell", "progress_count", "input_count")
-    ports.set(loop_start=program.loop_start, count=len(program.entries))
+    await ports.begin("run", "encoder_finishes", "progress_cell", "progress_count", "input_count",
+                      "resume")
+    ports.set(starts=program.loop_start, loop_start=program.loop_start, loop_end=program.loop_end)
     world.flags()
     await load(ports, program)
     for task in (world.feed(p_late), world.compute(p_late), world.encode(p_late)):
