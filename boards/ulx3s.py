@@ -20,7 +20,8 @@ def ulx3s(name: str, size: str, clock_hz: int, macs: int = 0, small: bool = Fals
         name=name, title=f"ULX3S with LFE5U-{size}", programmer="ulx3s",
         platform=lambda: platform(size), clock_hz=clock_hz,
         # MT48LC16M16, AS4C16M16, IS42S16160 and W9825G6KH have all been fitted: the slowest timings serve all.
-        chip="IS42S16160", parameters=Parameters(pes=2, **(SMALL if small else {}), conv=ConvParameters(macs=macs) if macs else None),
+        chip="IS42S16160", parameters=Parameters(
+            pes=2, **(SMALL if small else {}), conv=ConvParameters(macs=macs) if macs else None),
         buffers=SMALL_BUFFERS if small else {},
         leds=[("led", number) for number in range(5)], button=("button_fire", 0))
 

@@ -20,6 +20,7 @@ import numpy as np
 from . import nsnet2, silero
 from .execute import difference, job_stats, run_golden
 from .golden import GoldenRun
+from .layout import Parameters
 from .program import Program
 from .progress import bar
 from .quantised import QuantisedNetwork
@@ -167,7 +168,7 @@ def run_cascade(cascade: Cascade, vad: QuantisedNetwork, enhancer: QuantisedNetw
     for network, program, parts in ((vad, programs[0], speech), (enhancer, programs[1], gains)):
         device.switch(program)
         fault = fault or difference(golden.goldens[network.name], np.concatenate(parts), device.counters(),
-                                    program.parameters.pes)
+                                    program.parameters)
     return replace(golden, cycles=watch.cycles, fault=fault,
                    gains=cascade.gains(opened, enhancer.dequantise_outputs(np.concatenate(gains))))
 
@@ -179,7 +180,7 @@ def run_always(cascade: Cascade, enhancer: QuantisedNetwork, device: CascadeDevi
     watch = _Watch(clock)
     device.load(programs[1])
     outputs = watch(enhancer.name, lambda: device.run(enhancer.quantise_inputs(cascade.enhancement.inputs)).outputs)
-    fault = difference(golden.goldens[enhancer.name], outputs, device.counters(), programs[1].parameters.pes)
+    fault = difference(golden.goldens[enhancer.name], outputs, device.counters(), programs[1].parameters)
     return replace(golden, cycles=watch.cycles, fault=fault, gains=enhancer.dequantise_outputs(outputs))
 
 
@@ -221,11 +222,11 @@ class CascadeRow:
         return CascadeRow(self.what, self.frames, self.weight_bytes + other.weight_bytes, both)
 
 
-def costs(run: CascadeRun, seconds: float, pes: int) -> list[CascadeRow]:
+def costs(run: CascadeRun, seconds: float, parameters: Parameters) -> list[CascadeRow]:
     """A row for each network that ran, one for switching if it took time, and last their sum."""
     rows = []
     for name, golden in run.goldens.items():
-        weight_bytes = sum(job.weight_bytes for job in job_stats(golden, pes))
+        weight_bytes = sum(job.weight_bytes for job in job_stats(golden, parameters))
         rows.append(CascadeRow(name, len(golden.outputs), weight_bytes / seconds, _milliseconds(run, name, seconds)))
     if SWITCHING in run.cycles:
         rows.append(CascadeRow(SWITCHING, 0, 0.0, _milliseconds(run, SWITCHING, seconds)))

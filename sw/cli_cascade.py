@@ -45,7 +45,7 @@ def cascade(input_path: Path, engine: str, hangover_s: float, device: Device | N
         vad = quantise(loaded.detection.network, loaded.detection.calibration, silero.THRESHOLDS)
         enhancer = quantise(loaded.enhancement.network, loaded.enhancement.calibration, nsnet2.THRESHOLDS)
     gated, always = run_both(loaded, vad, enhancer, engine, device, parameters, latency)
-    rows = [costs(run, loaded.seconds, parameters.pes) for run in (gated, always)]
+    rows = [costs(run, loaded.seconds, parameters) for run in (gated, always)]
     if out_path is not None:
         notes += write_wav(out_path, loaded.enhancement.enhanced(gated.gains), nsnet2.RATE_HZ)
     if json_path is not None:

@@ -35,7 +35,7 @@ from .workload import (
 
 NSNET2, SILERO, CASCADE = "nsnet2", "silero-vad", "cascade"
 THRESHOLDS = {NSNET2: nsnet2.THRESHOLDS, SILERO: silero.THRESHOLDS}    # of models that bring their own
-GATEWARE: dict[str, dict[str, int]] = {SILERO: silero.GATEWARE}         # parameters that a model needs
+GATEWARE: dict[str, dict[str, int]] = {SILERO: silero.GATEWARE, CASCADE: silero.GATEWARE}     # that a model needs
 
 
 @click.command()
@@ -79,7 +79,8 @@ def run(ctx: click.Context, model: str, input_path: Path, out_path: Path | None,
     hold vectors. Without --calibration, the
     inputs themselves serve to choose number formats. With --engine sim or board, the golden model runs, too, and
     every output and every count of the hardware is compared with it; if any differs, the exit code is 1. A board
-    brings its own parameters (--pes and so on). Convolutions need a CNN engine, which silero-vad asks for itself.
+    brings its own parameters (--pes and so on). Convolutions need a CNN engine, which silero-vad and cascade ask for
+    themselves.
     """
     for path in filter(None, (out_path, picture_path, json_path)):
         check_writable(path)
@@ -91,7 +92,7 @@ def run(ctx: click.Context, model: str, input_path: Path, out_path: Path | None,
     if model == CASCADE:
         refuse(ctx, "the cascade", "theta", "calibration", "reference_path", "picture_path", "frames")
         device = ctx.with_resource(Device.open(port, baud, timeout)) if port is not None else None
-        parameters = device.info.parameters if device else options.parameters(pes, settings)
+        parameters = device.info.parameters if device else chosen
         return cascade(input_path, engine, hangover_s, device, parameters, latency, out_path, json_path)
     refuse(ctx, model, "hangover_s")
     if picture_path is not None:

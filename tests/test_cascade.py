@@ -71,7 +71,7 @@ def test_hangover_keeps_the_gate_open(recording, tmp_path):
 
 
 def test_simulated_hardware_equals_both_golden_models(recording, tmp_path):
-    result = run(recording, "--engine", "sim", "--parameter", "conv_macs=16", "--json", tmp_path / "cascade.json")
+    result = run(recording, "--engine", "sim", "--json", tmp_path / "cascade.json")
     assert result.exit_code == 0, result.output
     figures = json.loads((tmp_path / "cascade.json").read_text())
     assert figures["bit_exact"] is True
