@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import serial
 from mixed_networks import SMALL, random_mixed
-from mock_device import GoldenEngine, MockDevice, Noise
+from mock_device import GoldenEngine, MockDevice, Noise, TogetherEngine
 from networks import random_inputs, random_network
 from test_conv_engine import random_maps
 
-from amacrine.sw.compile import compile_network
+from amacrine.sw.compile import compile_network, compile_together
 from amacrine.sw.device import CHUNK_WORDS, Device
 from amacrine.sw.errors import (
     AmacrineError,
@@ -304,6 +304,53 @@ def test_maps_in_the_gatewares_order_through_buffers_of_any_size(behind, options
             for name, counts in expected_counters(golden, SMALL).items():
                 assert {count: counters[name][count] for count in counts} == counts
             assert board.counts[4:7] == [0, 0, 0]   # overruns, bad characters, refusals
+
+# ---- networks that were compiled together -----------------------------------------------------------------
+def test_networks_take_turns():
+    """Vectors of other lengths and maps, on a line that loses something now and then."""
+    rng = np.random.default_rng(7)
+    networks = [random_network(rng, 3, (5, 17, 33)), random_mixed(rng, 2, 1), random_network(rng, 2, (3, 9))]
+    programs = compile_together(networks, SMALL)
+    noise = Noise(flip=2e-4)
+    with MockDevice(TogetherEngine(networks, programs), SMALL, to_host=noise, to_device=noise,
+                    input_elements=64) as board, Device.open(board.port, timeout=0.2, tries=20) as device:
+        device.load(programs[0])
+        for sequence in range(2):
+            if sequence:
+                device.reset()
+            goldens, present = [Golden(network) for network in networks], programs.index(device.program)
+            for turn in range(12):
+                x = random_maps(rng, networks[1], 3) if present == 1 else random_inputs(
+                    rng, int(rng.integers(1, 7)), networks[present].n_inputs)
+                np.testing.assert_array_equal(device.run(x).outputs, goldens[present].run(x).outputs)
+                if turn % 3 == 0:
+                    assert set(device.counters()) == {place.name for place in programs[present].counters()}
+                present = int(rng.integers(3))
+                device.switch(programs[present])
+                assert device.program is programs[present]
+
+
+def test_a_switch_that_cannot_be(case):
+    rng = np.random.default_rng(8)
+    networks = [random_network(rng, 2, (5, 9)), random_network(rng, 2, (5, 9))]
+    programs = compile_together(networks)
+    with MockDevice(TogetherEngine(networks, programs)) as board, Device.open(board.port) as device:
+        with pytest.raises(AmacrineError, match="no program is loaded"):
+            device.switch(programs[1])
+        device.load(programs[0])
+        with pytest.raises(AmacrineError, match="was not compiled together with what is loaded; load its program"):
+            device.switch(case.program)
+        next(device.stream(random_inputs(rng, 20, networks[0].n_inputs)))
+        with pytest.raises(AmacrineError, match="left before its end"):
+            device.switch(programs[1])
+        device.reset()
+        board.reset()
+        with pytest.raises(SessionError, match="the device was reset"):
+            device.switch(programs[1])
+        device.load(programs[0])
+        device.abort()
+        with pytest.raises(AmacrineError, match="no sequence is under way"):
+            device.switch(programs[1])
 
 
 # ---- the line ---------------------------------------------------------------------------------------------
