@@ -26,8 +26,9 @@ def map_write_layout(params: ConvParameters):
 
 
 def value_write_layout(params: ConvParameters):
-    """A word for the values in feature memory."""
-    return data.StructLayout({"address": range(params.value_depth), "value": ACTIVATION})
+    """A value for feature memory, and if there are `two`, the next one, for the address behind."""
+    return data.StructLayout({
+        "address": range(params.value_depth), "value": ACTIVATION, "next_value": ACTIVATION, "two": 1})
 
 
 FEATURE = data.StructLayout({

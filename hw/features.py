@@ -1,6 +1,6 @@
 """Feature memory of the CNN engine: where feature maps rest, zeros left out."""
 
-from amaranth.hdl import Module, Mux, unsigned
+from amaranth.hdl import Module, Mux, Signal, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -14,7 +14,8 @@ from .ram import block_ram, read_port
 class FeatureMemory(wiring.Component):
     """The two planes of feature memory: sparsity maps and non-zero values (docs/convolution.md).
 
-    Each plane takes one word and gives one word a cycle. The engine's results are taken at once; the
+    Each plane gives one word a cycle; the maps take one, the values one or two that are neighbours, for they lie in two
+    banks, even addresses and odd ones. The engine's results are taken at once; the
     input waits for a cycle in which there is none for the same plane. A word must not be read in the cycle in which
     it is written. Block RAM: (map_depth + value_depth) * 16 bits.
 
@@ -43,24 +44,38 @@ class FeatureMemory(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.maps = maps = block_ram(unsigned(MAP_BITS), self.params.map_depth)
-        m.submodules.values = values = block_ram(ACTIVATION, self.params.value_depth)
-        self._write(m, maps, self.result_map, self.input_map, "bits")
-        self._write(m, values, self.result_value, self.input_value, "value")
-        map_read, value_read = read_port(m, maps), read_port(m, values)
+        write, read = maps.write_port(), read_port(m, maps)
+        word, written = self._first_of(m, self.result_map, self.input_map)
         m.d.comb += [
-            map_read.addr.eq(self.map_address), map_read.en.eq(self.map_enable), self.map_data.eq(map_read.data),
-            value_read.addr.eq(self.value_address), value_read.en.eq(self.value_enable),
-            self.value_data.eq(value_read.data),
+            write.en.eq(written), write.addr.eq(word.address), write.data.eq(word.bits),
+            read.addr.eq(self.map_address), read.en.eq(self.map_enable), self.map_data.eq(read.data),
         ]
+        self._values(m)
         return m
 
+    def _values(self, m):
+        """The banks of values; what is read from the other bank is zero, so that an OR selects."""
+        pair, written = self._first_of(m, self.result_value, self.input_value)
+        odd = pair.address[0]
+        words = []
+        for bank in range(2):
+            m.submodules[f"values{bank}"] = ram = block_ram(ACTIVATION, self.params.value_depth // 2)
+            write, read = ram.write_port(), read_port(m, ram)
+            first = odd == bank         # it gets the first value
+            m.d.comb += [
+                write.en.eq(written & (first | pair.two)), write.data.eq(Mux(first, pair.value, pair.next_value)),
+                # Only an odd address has its neighbour in another row.
+                write.addr.eq((pair.address >> 1) + (odd & ~first)),
+                read.addr.eq(self.value_address >> 1), read.en.eq(self.value_enable),
+                read.zero.eq(self.value_enable & (self.value_address[0] != bank)),
+            ]
+            words.append(read.data)
+        m.d.comb += self.value_data.eq(words[0] | words[1])
+
     @staticmethod
-    def _write(m, plane, first, second, word):
-        """One write port for two streams, of which `first` goes first."""
-        write = plane.write_port()
-        m.d.comb += [
-            first.ready.eq(1), second.ready.eq(~first.valid),
-            write.en.eq(first.valid | second.valid),
-            write.addr.eq(Mux(first.valid, first.p.address, second.p.address)),
-            write.data.eq(Mux(first.valid, first.p[word], second.p[word])),
-        ]
+    def _first_of(m, first, second):
+        """The payload of the one of two streams that is written, and whether there is one; `first` goes first."""
+        m.d.comb += [first.ready.eq(1), second.ready.eq(~first.valid)]
+        payload = Signal.like(first.p)
+        m.d.comb += payload.eq(Mux(first.valid, first.p, second.p))
+        return payload, first.valid | second.valid

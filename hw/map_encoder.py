@@ -1,6 +1,8 @@
 """From results to feature memory: the encoder that leaves zeros out."""
 
 from dataclasses import replace
+from functools import reduce
+from operator import or_
 
 from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import data, stream, wiring
@@ -20,10 +22,10 @@ def encoder_job_layout(params: ConvParameters):
 class MapEncoder(wiring.Component):
     """Writes chunks of results as sparsity maps and non-zero values.
 
-    Looks at all elements of a chunk at once and sends one non-zero value a cycle, so a chunk takes as many cycles
-    as it has non-zero values, and one if it has none. A map word goes out when 16 channels have come or the
-    position ends. Latency from a chunk: 1 cycle to its map word, 2 cycles to its first value. A stalled output
-    stops the input a chunk later. Does not check that a slab has room for all that is written.
+    Looks at all elements of a chunk at once and sends up to two non-zero values a cycle, so a chunk takes half as many
+    cycles as it has non-zero values, rounded up, and one if it has none. A map word goes out when 16 channels have
+    come or the position ends. Latency from a chunk: 1 cycle to its map word, 2 cycles to its first values. A stalled
+    output stops the input a chunk later. Does not check that a slab has room for all that is written.
 
     Parameters
     ----------
@@ -71,25 +73,34 @@ class MapEncoder(wiring.Component):
 
     def _send_values(self, m, takes, nonzero, free):
         """Keeps a chunk until its non-zero values are sent, from the lowest lane up; `free` when it can be replaced."""
-        values, pending = Signal(data.ArrayLayout(ACTIVATION, self.lanes)), Signal(self.lanes)
-        rest = Signal(self.lanes)           # `pending` without the lowest one; kept, so that `free` comes early
-        moves, lowest = Signal(), pending & ~rest
-        address, chosen = Signal(range(self.params.value_depth)), 0
-        for lane in range(self.lanes):      # an OR of one-hot choices; a priority multiplexer would be slow
-            chosen |= values[lane].as_unsigned() & lowest[lane].replicate(16)
+        lanes = self.lanes
+        values = Signal(data.ArrayLayout(ACTIVATION, lanes))
+        # One-hot, the two lanes whose values go next; and those behind them. Kept, so that `free` comes early.
+        lowest, second, rest = (Signal(lanes, name=name) for name in ("lowest", "second", "rest"))
+        moves, address = Signal(), Signal(range(self.params.value_depth))
+
+        def chosen(lane_bits):      # an OR of one-hot choices; a priority multiplexer would be slow
+            return reduce(or_, (values[lane].as_unsigned() & lane_bits[lane].replicate(16) for lane in range(lanes)))
+
+        def split(bits):
+            others = bits & (bits - 1)
+            rest_of_them = others & (others - 1)
+            return [lowest.eq(bits & ~others), second.eq(others & ~rest_of_them), rest.eq(rest_of_them)]
+
         m.d.comb += [
             moves.eq(~self.value.valid | self.value.ready),
-            free.eq(~rest.any() & (moves | ~pending.any())),
+            free.eq(~rest.any() & (moves | ~lowest.any())),
         ]
         with m.If(moves):
-            m.d.sync += [self.value.valid.eq(pending.any()), self.value.p.address.eq(address),
-                         self.value.p.value.eq(chosen), address.eq(address + pending.any()),
-                         pending.eq(rest), rest.eq(rest & (rest - 1))]
+            m.d.sync += [self.value.valid.eq(lowest.any()), self.value.p.address.eq(address),
+                         self.value.p.value.eq(chosen(lowest)), self.value.p.next_value.eq(chosen(second)),
+                         self.value.p.two.eq(second.any()), address.eq(address + lowest.any() + second.any()),
+                         *split(rest)]
         with m.If(takes):
-            m.d.sync += [values.eq(self.chunk.p.values), pending.eq(nonzero), rest.eq(nonzero & (nonzero - 1))]
+            m.d.sync += [values.eq(self.chunk.p.values), *split(nonzero)]
         with m.If(self.start):
             m.d.sync += address.eq(self.job.value)
-        return pending
+        return lowest
 
     def _send_maps(self, m, takes, nonzero, free):
         """Collects the flags of up to 16 channels in a word."""

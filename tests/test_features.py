@@ -6,8 +6,8 @@ from streams import Codec, Ports, bench_test, generators, signed
 
 from amacrine.hw.conv_numerics import map_write_layout, value_write_layout
 
-PLANES = {"map": (MEMORY.map_depth, "bits", Codec(map_write_layout(MEMORY))),
-          "value": (MEMORY.value_depth, "value", Codec(value_write_layout(MEMORY)))}
+PLANES = {"map": (MEMORY.map_depth, Codec(map_write_layout(MEMORY))),
+          "value": (MEMORY.value_depth, Codec(value_write_layout(MEMORY)))}
 
 
 def test_features(tmp_path):
@@ -19,18 +19,22 @@ class Plane:
 
     def __init__(self, memory, name, rng):
         self.memory, self.name, self.rng = memory, name, rng
-        self.depth, self.word, self.codec = PLANES[name]
+        self.depth, self.codec = PLANES[name]
         self.content, self.shown, self.offered = {}, None, None
 
     def port(self, name):
         return getattr(self.memory, f"{self.name}_{name}")
 
     def write(self):
-        """A random word as a payload, and where it belongs."""
-        value = self.rng.getrandbits(16)
-        value = signed(value, 16) if self.name == "value" else value
+        """One or, of values, two random words as a payload, and what they are by address."""
         address = self.rng.randrange(self.depth)
-        return address, value, self.codec.pack(**{"address": address, self.word: value})
+        if self.name == "map":
+            bits = self.rng.getrandbits(16)
+            return {address: bits}, self.codec.pack(address=address, bits=bits)
+        value, next_value = (signed(self.rng.getrandbits(16), 16) for _ in range(2))
+        two = self.rng.random() < 0.5 and address + 1 < self.depth
+        payload = self.codec.pack(address=address, value=value, next_value=next_value, two=two)
+        return {address: value} | ({address + 1: next_value} if two else {}), payload
 
     def drive(self):
         """The input keeps to its offer until it is taken; a word that is written is not read."""
@@ -40,10 +44,10 @@ class Plane:
             self.offered = self.write()
         for writer, write in (("result", self.result), ("input", self.offered)):
             self.memory.set(**{f"{writer}_{name}__valid": write is not None,
-                               f"{writer}_{name}__payload": write[2] if write else self.write()[2]})
+                               f"{writer}_{name}__payload": (write or self.write())[1]})
         writes = self.result or self.offered
         address, enable = rng.randrange(self.depth), rng.random() < 0.6
-        if writes and writes[0] == address:
+        if writes and address in writes[0]:
             enable = False
         self.memory.set(**{f"{name}_address": address, f"{name}_enable": enable})
         self.read = address if enable else None
@@ -58,9 +62,9 @@ class Plane:
         if self.read is not None:
             self.shown = self.content.get(self.read, 0)
         if self.result:
-            self.content[self.result[0]] = self.result[1]
+            self.content |= self.result[0]
         elif self.offered:
-            self.content[self.offered[0]] = self.offered[1]
+            self.content |= self.offered[0]
             self.offered = None
 
 
