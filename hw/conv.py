@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from amacrine.sw.conv_layout import ConvParameters, ConvRegister
 from amacrine.sw.layout import Parameters
 
+from .conv_counters import RECORDS, ConvCounters
 from .conv_macs import ConvMacs
 from .conv_sequencer import CONTROL, ConvSequencer
 from .features import FeatureMemory
@@ -17,7 +18,7 @@ from .input_maps import InputMaps
 from .kernel_buffer import KernelBuffer
 from .map_decoder import MapDecoder
 from .memory import weight_port
-from .numerics import ACTIVATION
+from .numerics import ACTIVATION, delay
 from .pool import POOL_JOB, Pooling
 from .queue import Queue
 from .result_writer import ResultWriter, writer_job_layout
@@ -41,7 +42,7 @@ class ConvEngine(wiring.Component):
     then only streams. A sequence can be broken off at any moment::
 
         stop = 1    until no burst is on its way
-        reset = 1   until cleared: FLUSH_CYCLES, and a cycle for each word of a bank of partial sums
+        reset = 1   until cleared: FLUSH_CYCLES, and a cycle for each word of a bank of partial sums, 256 at least
         reset = 0 for a cycle at least, stop = 0: the next sequence begins with its first step
 
     Members
@@ -61,7 +62,8 @@ class ConvEngine(wiring.Component):
         Everything is done that can be done without another input element, `run` or passes, and all results have been
         taken. (Kernels for what comes may still be loaded.)
     bus_address, bus_w_data, bus_write : In; bus_r_data : Out
-        Registers (`amacrine.sw.conv_layout.ConvRegister`); data is read two cycles after the address.
+        Registers (`amacrine.sw.conv_layout.ConvRegister`); data is read two cycles after the address, and is zero where
+        there is none to read. Counters are read while halted and quiet.
     """
 
     def __init__(self, params: ConvParameters, weight_params: Parameters):
@@ -81,7 +83,9 @@ class ConvEngine(wiring.Component):
             macs=ConvMacs(params), finisher=Finisher(params), pooling=Pooling(params), writer=ResultWriter(params),
             pool_jobs=Queue(POOL_JOB, PASSES_AHEAD),
             writer_jobs=Queue(writer_job_layout(params), PASSES_AHEAD))
-        reset = self._reset(m, parts)
+        counters = ConvCounters(params.macs)
+        m.submodules.counters = counters
+        reset = self._reset(m, parts, counters)
         self._memories(m, parts)
         connect(m, parts.decoder.feature, parts.scatter.feature)
         connect(m, parts.scatter.op, parts.macs.op)
@@ -96,16 +100,17 @@ class ConvEngine(wiring.Component):
             parts.finisher.answer.eq(parts.macs.answer), parts.scatter.flushed.eq(parts.finisher.flushed),
         ]
         self._jobs(m, parts, reset)
-        self._registers(m, parts)
+        self._count(m, parts, counters)
+        self._registers(m, parts, counters)
         return m
 
-    def _reset(self, m, parts):
-        """Adds the parts, and clears partial sums while all of them but the MACs are in reset; returns that reset."""
+    def _reset(self, m, parts, counters):
+        """Adds the parts, and clears partial sums and counters while the others are in reset; returns that reset."""
         reset, reset_macs, macs = Signal(), Signal(), parts.macs
         for name, part in vars(parts).items():
             m.submodules[name] = ResetInserter(reset_macs if part is macs else reset)(part)
         m.d.sync += reset.eq(self.reset)
-        waited, word = Signal(range(FLUSH_CYCLES + 1)), Signal(range(macs.depth + 1))
+        waited, word = Signal(range(FLUSH_CYCLES + 1)), Signal(range(max(macs.depth, RECORDS) + 1))
         flushed, done = waited[-1], word[-1]    # both numbers are powers of two
         with m.If(~reset):
             m.d.sync += [waited.eq(0), word.eq(0)]
@@ -115,7 +120,7 @@ class ConvEngine(wiring.Component):
             m.d.sync += word.eq(word + 1)
         m.d.comb += [
             reset_macs.eq(reset & ~flushed), macs.clear.eq(reset & flushed & ~done), macs.clear_word.eq(word),
-            self.cleared.eq(reset & done),
+            counters.clear.eq(macs.clear), counters.clear_record.eq(word), self.cleared.eq(reset & done),
         ]
         return reset
 
@@ -190,7 +195,21 @@ class ConvEngine(wiring.Component):
             self.quiet.eq(sequencer.idle & ~parts.inputs.busy & ~self.output.valid),
         ]
 
-    def _registers(self, m, parts):
+    def _count(self, m, parts, counters):
+        """What the counters count, and where a pass ends for each of them."""
+        feature, macs = parts.decoder.feature, parts.macs
+        taken = feature.valid & feature.ready
+        m.d.comb += [
+            counters.count.eq(parts.sequencer.count),
+            counters.cycles_steps.eq(~parts.sequencer.drained), counters.cycles_ends.eq(parts.writer.written),
+            counters.events_steps.eq(taken & ~feature.p.row_end),
+            counters.events_ends.eq(taken & feature.p.row_end & feature.p.last),
+            counters.mac_cycles_steps.eq(macs.takes), counters.mac_cycles_ends.eq(macs.kernel_release),
+            counters.zero_macs_steps.eq(macs.zero_weights),
+            counters.zero_macs_ends.eq(delay(m, macs.kernel_release, macs.zeros_delay)),
+        ]
+
+    def _registers(self, m, parts, counters):
         sequencer, inputs, address = parts.sequencer, parts.inputs, self.bus_address
         run = Signal()
         page = address[8:]
@@ -211,17 +230,9 @@ class ConvEngine(wiring.Component):
             with m.If(self.bus_write & (address == register)):
                 m.d.sync += signal.eq(self.bus_w_data)
 
-        feature = parts.decoder.feature
-        counts = {
-            ConvRegister.CYCLES: ~sequencer.drained,
-            ConvRegister.EVENTS: feature.valid & feature.ready & ~feature.p.row_end,
-            ConvRegister.MAC_CYCLES: parts.macs.takes, ConvRegister.ZERO_MACS: parts.macs.zero_weights,
-        }
-        with m.Switch(address):
-            for register, amount in counts.items():
-                count = Signal(32, name=register.name.lower())
-                step = Signal.like(amount, name=f"{register.name.lower()}_step")
-                m.d.sync += [step.eq(amount), count.eq(count + step)]
-                with m.Case(register):
-                    m.d.sync += self.bus_r_data.eq(count)
+        # Passes at 4 · pass: records as the counters number them.
+        m.d.comb += [
+            counters.read.eq((page == ConvRegister.COUNTERS >> 8) & ~sequencer.run),
+            counters.read_record.eq(address), self.bus_r_data.eq(counters.read_data),
+        ]
         return m

@@ -3,6 +3,7 @@
 from amaranth.hdl import Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
 
 from amacrine.sw.conv_layout import ConvParameters
 
@@ -126,11 +127,17 @@ class ConvMacs(wiring.Component):
     takes : Out(1)
         A multiply-accumulate cycle.
     zero_weights : Out
-        Lanes with a weight of zero in such a cycle, some cycles later.
+        Lanes with a weight of zero in such a cycle, `zeros_delay` cycles later.
+
+    Attributes
+    ----------
+    zeros_delay : int
+        4 to 6, by the number of lanes.
     """
 
     def __init__(self, params: ConvParameters):
         self.params, self.depth = params, params.psum_depth // BANKS
+        self.zeros_delay = 3 + (ceil_log2(params.macs) + 1) // 2
         super().__init__({
             "op": In(stream.Signature(conv_op_layout(params))),
             "kernel_ready": In(1), "kernel_base": In(range(params.kernel_depth)), "kernel_release": Out(1),

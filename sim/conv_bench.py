@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -26,26 +26,39 @@ def _layer(channels: int, side: int, kernel: int, out: int = 0, stride: int = 1,
                      groups)
 
 
-#: name to shape; of the maps with 56 columns there are only 14 rows, so that they fit into the simulated memory
+#: name to shape
 LAYERS = {
-    "3x3, 56": _layer(64, 56, 3, rows=14), "3x3, 28": _layer(64, 28, 3), "3x3, 28, 128": _layer(128, 28, 3),
+    "3x3, 56": _layer(64, 56, 3), "3x3, 28": _layer(64, 28, 3), "3x3, 28, 128": _layer(128, 28, 3),
     "1x1, 28": _layer(64, 28, 1, 128), "5x5, 28": _layer(64, 28, 5), "stride 2": _layer(64, 28, 3, stride=2),
-    "odd channels": _layer(61, 28, 3, 67), "first": _layer(3, 56, 3, 64, rows=14),
+    "odd channels": _layer(61, 28, 3, 67), "first": _layer(3, 56, 3, 64),
     "depthwise": _layer(64, 28, 3, groups=64), "one channel": _layer(64, 28, 3, 1),
 }
-#: VGG19's convolutions (Simonyan, Zisserman, ICLR 2015, table 1), maps cropped to 28 or 14 a side
+VGG19_ROWS = 14
+#: VGG19's convolutions (Simonyan, Zisserman, ICLR 2015, table 1): all columns and VGG19_ROWS rows of the maps, so that
+#: two inputs and the result fit into feature memory
 VGG19 = {
-    "conv1_1": _layer(3, 28, 3, 64), "conv1_2": _layer(64, 28, 3), "conv2_1": _layer(64, 28, 3, 128),
-    "conv2_2": _layer(128, 28, 3), "conv3_1": _layer(128, 28, 3, 256), "conv3_2 to 3_4": _layer(256, 28, 3),
-    "conv4_1": _layer(256, 14, 3, 512), "conv4_2 to 4_4": _layer(512, 14, 3), "conv5_1 to 5_4": _layer(512, 14, 3),
+    "conv1_1": _layer(3, 224, 3, 64, rows=VGG19_ROWS), "conv1_2": _layer(64, 224, 3, rows=VGG19_ROWS),
+    "conv2_1": _layer(64, 112, 3, 128, rows=VGG19_ROWS), "conv2_2": _layer(128, 112, 3, rows=VGG19_ROWS),
+    "conv3_1": _layer(128, 56, 3, 256, rows=VGG19_ROWS), "conv3_2": _layer(256, 56, 3, rows=VGG19_ROWS),
+    "conv4_1": _layer(256, 28, 3, 512, rows=VGG19_ROWS), "conv4_2": _layer(512, 28, 3, rows=VGG19_ROWS),
+    "conv5_1": _layer(512, 14, 3),
 }
+VGG19_LIKE = {"conv3_2": 3, "conv4_2": 3, "conv5_1": 4}
+"""Layers of this shape, if more than one."""
 VGG19_ZEROS = 0.73
-"""NullHop's figure for VGG19 is for its feature maps, of which so many elements are zero."""
+"""NullHop's figure for VGG19 is for its feature maps, of which so many elements are zero; an image has none."""
+
+
+def vgg19_times(name: str) -> int:
+    """How often a row of the table counts for the whole network: layers of this shape, and rows left out."""
+    return VGG19_LIKE.get(name, 1) * VGG19[name].in_width // VGG19_ROWS
 
 
 @dataclass(frozen=True)
 class ConvRow:
-    """One row of the table; MACs are multiplications, `dense_macs` those with zeros left in."""
+    """One row of the table; MACs are multiplications, `dense_macs` those with zeros left in, `zero_operand_macs` those
+    that were made with a weight of zero, in lanes without a channel too (inputs of zero are not multiplied).
+    `utilisation` and `of_dense_peak` are useful and dense MACs per MAC unit and cycle."""
 
     layer: str
     kernel: int
@@ -59,7 +72,9 @@ class ConvRow:
     cycles: int
     useful_macs: int
     dense_macs: int
+    zero_operand_macs: int
     utilisation: float
+    of_dense_peak: float
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -67,7 +82,7 @@ class ConvRow:
 
 def bench_parameters(macs: int) -> ConvParameters:
     """A generator whose memories hold every layer of the tables."""
-    return ConvParameters(macs=macs, value_depth=1 << 18, map_depth=1 << 15, kernel_depth=8192, psum_depth=1024,
+    return ConvParameters(macs=macs, value_depth=1 << 20, map_depth=1 << 16, kernel_depth=8192, psum_depth=1024,
                           pool_depth=512)
 
 
@@ -75,7 +90,7 @@ def measure(name: str, shape: ConvShape, zeros: float, macs: int, seed: int = 1)
     """Run one map through one layer, compare it with the golden model, and count.
 
     The kernels of the first pass load while the input comes; the cycles are those from the first pass's start until the
-    last result is in feature memory.
+    last result is in feature memory (the counters of the layer's passes).
 
     Raises
     ------
@@ -97,17 +112,16 @@ def measure(name: str, shape: ConvShape, zeros: float, macs: int, seed: int = 1)
     unit = QConv("back", back, np.full(back.weight_shape, 1, np.int8), 0, FRAC, np.zeros(back.out_channels, np.int32),
                  "identity", FRAC)
     program = compile_convs((layer, unit), params, min(macs, 64))
-    alone = sum(number == 0 for number, _ in program.plans)
+    passes = sum(number == 0 for number, _ in program.plans)
     golden = Golden(QuantisedNetwork("bench", (layer, unit), FRAC)).run(x)
     with SimulatedConv(program, params, min(macs, 64)) as engine:
-        outputs = engine.run(x).outputs
-    if not np.array_equal(outputs, golden.outputs):
+        run = engine.run(x)
+    if not np.array_equal(run.outputs, golden.outputs):
         raise AmacrineError(f"the CNN engine's result of layer {name!r} differs from the golden model's; this is a "
                             "fault in Amacrine, please report it.")
-    with SimulatedConv(replace(program, passes=program.passes[:alone]), params, min(macs, 64)) as engine:
-        cycles = engine.run_alone(x)
+    cycles, zero_macs = (int(run.counters[name][:passes].sum()) for name in ("cycles", "zero_macs"))
     per_input = reach(shape)
     useful = int(per_input[x[0] != 0].sum())
     return ConvRow(name, shape.kernel[0], shape.stride[0], shape.in_channels, shape.out_channels, shape.in_height,
                    shape.in_width, macs, zeros, cycles, useful, int(per_input.sum()),
-                   round(useful / (macs * cycles), 4))
+                   zero_macs, round(useful / (macs * cycles), 4), round(int(per_input.sum()) / (macs * cycles), 4))

@@ -10,7 +10,7 @@ from amaranth.lib import wiring
 
 from amacrine.hw.conv import ConvEngine
 from amacrine.sw.conv_compile import ConvProgram
-from amacrine.sw.conv_layout import ConvParameters, ConvRegister
+from amacrine.sw.conv_layout import CONV_COUNTER_FIELDS, ConvParameters, ConvRegister
 from amacrine.sw.errors import AmacrineError
 from amacrine.sw.layout import Parameters
 
@@ -21,15 +21,15 @@ from .top import SimulationTop
 Maker = Callable[[ConvParameters, Parameters], wiring.Component]
 
 DEAD_CYCLES = 20_000_000        # without an output: something is wrong
-COUNTERS = ("cycles", "events", "mac_cycles", "zero_macs")
 
 
 @dataclass(frozen=True, eq=False)
 class SimulatedMaps:
-    """What came out: int16 (T, n_outputs), flattened (channels, height, width); and the counts of `COUNTERS`."""
+    """What came out: int16 (T, n_outputs), flattened (channels, height, width); and the counts of CONV_COUNTER_FIELDS,
+    int64 (passes,) each."""
 
     outputs: np.ndarray
-    counters: dict[str, int]
+    counters: dict[str, np.ndarray]
 
 
 class SimulatedConv:
@@ -105,10 +105,8 @@ class SimulatedConv:
             if silent > DEAD_CYCLES:
                 raise AmacrineError(f"The simulated CNN engine made no output for {DEAD_CYCLES} cycles after {done} "
                                     f"of {len(inputs)} maps; this is a fault in Amacrine, please report it.")
-        outputs = self.outputs
-        self.rest(64)       # the last counts arrive
-        after = self.counters()
-        return SimulatedMaps(outputs, {name: after[name] - before[name] for name in COUNTERS})
+        outputs, after = self.outputs, self.counters()
+        return SimulatedMaps(outputs, {name: after[name] - before[name] for name in CONV_COUNTER_FIELDS})
 
     def begin(self, inputs: np.ndarray, *, idle: float = 0.0, stall: float = 0.0, seed: int = 1) -> None:
         """Get ready to stream maps, as `run` does it; `advance` lets time pass."""
@@ -141,20 +139,11 @@ class SimulatedConv:
         restored[:, self.program.output_order] = self._buffers[1]
         return restored
 
-    def run_alone(self, x: np.ndarray) -> int:
-        """Run one map (1, n_inputs) through passes whose results stay in feature memory; the cycles they took."""
-        streamed = np.ascontiguousarray(x[:, self.program.input_order], np.int16)
-        times = [np.zeros(1, np.uint64) for _ in range(3)]
-        nothing = np.empty((1, 1), np.int16)
-        self._library.simulation_begin(
-            self._simulation, streamed.ctypes.data, nothing.ctypes.data, *(time.ctypes.data for time in times),
-            1, streamed.shape[1], 1, 0, 0, 0, 1)
-        before, now = -1, 0
-        while now != before or not now:      # the counter stands still when all is done
-            self._library.simulation_run(self._simulation, CHUNK_CYCLES)
-            before, now = now, self.counters()["cycles"]
-        return now
-
-    def counters(self) -> dict[str, int]:
-        """Counts since the start, by name."""
-        return {name: self.read(ConvRegister[name.upper()]) for name in COUNTERS}
+    def counters(self) -> dict[str, np.ndarray]:
+        """Counts since the sequence began, by name: int64 (passes,). Halts meanwhile; what is streamed is forgotten."""
+        self.write(ConvRegister.RUN, 0)
+        self.rest(64)       # the last counts arrive
+        table = [[self.read(ConvRegister.COUNTERS + len(CONV_COUNTER_FIELDS) * number + field)
+                  for field in range(len(CONV_COUNTER_FIELDS))] for number in range(len(self.program.passes))]
+        self.write(ConvRegister.RUN, 1)
+        return dict(zip(CONV_COUNTER_FIELDS, np.array(table, np.int64).T, strict=True))

@@ -13,7 +13,7 @@ import numpy as np
 
 from amacrine.sw.errors import AmacrineError
 from amacrine.sw.layout import CLEAR, CLEARING, HALT, QUIET, RUN, Parameters, Register
-from amacrine.sw.program import Program, register_writes, switch_writes
+from amacrine.sw.program import Program, check_switch, register_writes, switch_writes
 
 from .build import Function, build_simulation, load_library
 
@@ -123,9 +123,7 @@ class SimulatedEngine:
 
     def switch(self, program: Program) -> None:
         """Go on with another of the networks that were compiled together, where it was left, or at its first step."""
-        if self.program is None or not np.array_equal(program.entries, self.program.entries):
-            raise AmacrineError(f"Network {program.network!r} was not compiled together with what is loaded; "
-                                "load its program first.")
+        check_switch(self.program, program)
         self._wait_until_quiet()
         self.write(Register.CONTROL, HALT)
         for address, value in switch_writes(program):

@@ -69,16 +69,18 @@ def utilisation(hidden: tuple[int, ...], sparsity: tuple[float, ...], pes: tuple
 @click.option("--zeros", type=click.FloatRange(0, 1, max_open=True), multiple=True, default=(0.0, 0.5, 0.8, 0.9),
               show_default=True, help="Share of input elements that are zero; may be repeated.")
 @click.option("--layer", "names", multiple=True, metavar="NAME", help="Only this layer; may be repeated.")
-@click.option("--vgg19", is_flag=True, help="The layer shapes of VGG19, cropped, at 73 % zeros, instead.")
+@click.option("--vgg19", is_flag=True, help="The layer shapes of VGG19 instead: 14 rows of each, 73 % zeros, none in "
+                                            "the image.")
 @click.option("--macs", type=click.IntRange(4, 64), default=16, show_default=True, help="MACs of the CNN engine.")
 @options.json_file
 def cnn(zeros: tuple[float, ...], names: tuple[str, ...], vgg19: bool, macs: int, json_path: Path | None) -> None:
     """Useful multiplications per MAC and cycle of single convolutions, over whole layers with everything counted.
 
-    A multiplication is useful if its input is not zero and input, kernel element and output channel exist. Every
-    result is compared with the golden model. Takes some minutes.
+    A multiplication is useful if its input is not zero and input, kernel element and output channel exist; of the
+    dense peak are all that an engine without zero-skipping would make. Every result is compared with the
+    golden model. Takes some minutes.
     """
-    from amacrine.sim.conv_bench import LAYERS, VGG19, VGG19_ZEROS, measure
+    from amacrine.sim.conv_bench import LAYERS, VGG19, VGG19_ZEROS, measure, vgg19_times
 
     check_tools()
     if json_path is not None:
@@ -86,17 +88,18 @@ def cnn(zeros: tuple[float, ...], names: tuple[str, ...], vgg19: bool, macs: int
     table = VGG19 if vgg19 else LAYERS
     if unknown := set(names) - set(table):
         raise AmacrineError(f"there is no layer {min(unknown)!r} to measure; choose from {', '.join(table)}")
-    cases = list(product(names or table, (VGG19_ZEROS,) if vgg19 else zeros))
+    cases = [(name, 0.0 if name == "conv1_1" else VGG19_ZEROS) for name in names or VGG19] if vgg19 else \
+        list(product(names or LAYERS, zeros))
     rows: list[dict[str, Any]] = []
     for number, (name, share) in enumerate(cases, 1):
         with progress.clock(f"layer {number} of {len(cases)}"):
             rows.append(measure(name, table[name], share, macs).as_dict())
     finish(rows, json_path)
     if vgg19:
-        dense = sum(row["dense_macs"] for row in rows)
-        cycles = sum(row["cycles"] for row in rows)
-        click.echo(f"all layers: {dense / (macs * cycles):.0%} of the dense peak, "
-                   f"{sum(row['useful_macs'] for row in rows) / (macs * cycles):.1%} utilisation")
+        cycles, dense, useful = (sum(row[key] * vgg19_times(row["layer"]) for row in rows)
+                                 for key in ("cycles", "dense_macs", "useful_macs"))
+        click.echo(f"all rows of all layers like these: {dense / (macs * cycles):.0%} of the dense peak, "
+                   f"{useful / (macs * cycles):.1%} utilisation")
 
 
 @click.command()

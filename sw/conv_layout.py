@@ -124,11 +124,7 @@ class ConvRegister(IntEnum):
     EVEN_VALUE = 0x0005   # write: its first value
     ODD_MAP = 0x0006      # write: first map word of slab 1
     ODD_VALUE = 0x0007    # write: its first value
-    CYCLES = 0x0010       # read: cycles in which a pass was under way, from its start to its last result
-    EVENTS = 0x0011       # read: non-zero elements that were decoded, once for each pass that reads them
-    MAC_CYCLES = 0x0012   # read: cycles in which kernel words were multiplied
-    ZERO_MACS = 0x0013    # read: multiplications by a weight of zero in them, those of lanes without a channel too
-    COUNTERS = 0x0C00     # read while halted: counters of pass i at 4·i, in the order of CONV_COUNTER_FIELDS
+    COUNTERS = 0x0C00     # read while halted and quiet: counters of pass i at 4·i, in the order of CONV_COUNTER_FIELDS
 
 
 CONV_COUNTER_FIELDS = ("cycles", "events", "mac_cycles", "zero_macs")

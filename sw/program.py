@@ -227,6 +227,14 @@ def switch_writes(program: Program) -> list[tuple[int, int]]:
             (Register.INPUT, program.input_word | program.input_length << 16), (Register.ROUTE, program.route)]
 
 
+def check_switch(present: Program | None, program: Program) -> None:
+    """Refuse to go on with a program that was not compiled together with the present one."""
+    if present is None or not (np.array_equal(program.entries, present.entries)
+                               and np.array_equal(program.columns, present.columns)):
+        raise AmacrineError(f"Network {program.network!r} was not compiled together with what is loaded; "
+                            "load its program first.")
+
+
 def _conv_writes(program: Program) -> list[tuple[int, int]]:
     """Address and value of the CNN engine's registers, if there is one; it stands still without convolutions."""
     if not len(program.passes):

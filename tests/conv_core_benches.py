@@ -4,6 +4,7 @@ from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from amacrine.hw.conv_counters import ConvCounters
 from amacrine.hw.conv_macs import ROWS, ConvMacs
 from amacrine.hw.kernel_buffer import KernelBuffer
 from amacrine.hw.scatter import Scatter
@@ -77,6 +78,7 @@ class ConvCore(SideBySide):
         parts |= {f"scatter{macs}": Scatter(params) for macs, params in SCATTER.items()}
         parts |= {f"kernels{ratio}": KernelBuffer(*options) for ratio, options in BUFFERS.items()}
         parts |= {f"middle{macs}": Middle(params, MIDDLE_PORTS[macs]) for macs, params in SCATTER.items()}
+        parts["counters"] = ConvCounters(16)
         super().__init__(parts)
 
 

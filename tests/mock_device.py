@@ -18,6 +18,7 @@ from cobs import cobs
 from amacrine.sw.conv_counts import expected_passes
 from amacrine.sw.golden import Golden
 from amacrine.sw.layout import Parameters
+from amacrine.sw.program import switch_writes
 
 RECEIVED, BAD_CHECKSUM, BAD_FORM, TOO_LONG, OVERRUN, BAD_CHARACTER, REFUSED, FLAGS, SESSION, CYCLES = range(10)
 OK, UNKNOWN_OPERATION, BAD_LENGTH, BAD_ADDRESS, BUSY, WRONG_SESSION, WRONG_POSITION, NO_ROOM = range(8)
@@ -90,6 +91,30 @@ class GoldenEngine:
                 events += self.runs[-1].anticipated.get(job.name, 0) if self.runs else 0
             counts[job.number] = (events, events * job.words, 1, 2, 3)
         return counts
+
+
+class TogetherEngine:
+    """The golden models of networks that were compiled together; the registers tell which of them is at work."""
+
+    def __init__(self, networks, programs):
+        self.engines = [GoldenEngine(*pair) for pair in zip(networks, programs, strict=True)]
+        self.present = self.engines[0]
+
+    def reset(self) -> None:
+        for engine in self.engines:
+            engine.reset()
+
+    def resume(self, registers: dict[int, int], steps: int) -> None:
+        """RESUME was written: the network that LIST_LOOP, INPUT and ROUTE tell goes on."""
+        [self.present] = [engine for engine in self.engines
+                          if all(registers[address] == value for address, value in switch_writes(engine.program))]
+        assert steps == len(self.present.runs) % 4
+
+    def step(self, x: np.ndarray) -> np.ndarray:
+        return self.present.step(x)
+
+    def counters(self) -> dict[int, tuple[int, ...]]:
+        return self.present.counters()
 
 
 @dataclass
@@ -304,6 +329,9 @@ class MockDevice:
             self.registers[address + i] = value
             if address + i == 1:
                 self.running = value == 2
+            if address + i == 6:
+                assert not self.running and not self.vector
+                self.engine.resume(self.registers, value)
         return count, address, b""
 
     def _memory_range(self, address, count):

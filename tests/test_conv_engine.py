@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from amacrine.sim.conv_engine import SimulatedConv
-from amacrine.sw.conv_compile import compile_convs
+from amacrine.sw.conv_compile import ConvProgram, compile_convs
 from amacrine.sw.conv_counts import expected_passes, kernel_bytes
-from amacrine.sw.conv_layout import ConvParameters
+from amacrine.sw.conv_layout import PASS_FIELDS, SLAB_FIELDS, ConvParameters
+from amacrine.sw.conv_pack import ConvPass
 from amacrine.sw.convolution import ConvShape
 from amacrine.sw.golden import Golden
 from amacrine.sw.qlayers import QConv
@@ -85,20 +86,61 @@ def random_maps(rng: np.random.Generator, network: QuantisedNetwork, steps: int)
     return maps.reshape(steps, -1).astype(np.int16)
 
 
-def check(network: QuantisedNetwork, macs: int, inputs: np.ndarray, seed: int, **stalls: float) -> dict[str, int]:
-    """Run on hardware and golden model; everything must be equal. Returns the counters."""
+def zero_weights(plan: ConvPass, weight: np.ndarray, x: np.ndarray) -> int:
+    """Multiplications by a weight of zero that a pass makes of a map (in_channels, in_height, in_width), in NumPy.
+
+    All P lanes multiply in each MAC cycle; a weight that is not zero is met by each element at each output position
+    that it adds to, those included that share a word with the map's last column.
+    """
+    shape, width = plan.shape, plan.out_words << plan.q_shift
+    elements = x[plan.in_low:plan.in_high] != 0
+    kernels = weight[plan.out_first:plan.out_first + plan.channels] != 0
+    weights = kernels[:, 0] if plan.depthwise else kernels.sum(0)       # (in_channels, kernel height, kernel width)
+    inside = [np.zeros((side, size), np.int64) for side, size in
+              ((plan.y.kernel, shape.in_height), (plan.x.kernel, shape.in_width))]
+    for (axis, out), table in zip(((plan.y, shape.conv_height), (plan.x, width)), inside, strict=True):
+        for element in range(axis.kernel):
+            at = np.arange(table.shape[1]) + axis.pad - element
+            table[element] = (at % axis.stride == 0) & (at >= 0) & (at // axis.stride < out)
+    met = np.einsum("ky,cyx,lx->ckl", inside[0], elements, inside[1])
+    return plan.macs * plan.run_cycles(x) - int((met * weights).sum())
+
+
+def expected_counts(network: QuantisedNetwork, program: ConvProgram,
+                    maps: dict[int, np.ndarray]) -> dict[str, list[int]]:
+    """Counts of each pass: `maps` are the inputs of the layers, one map a step."""
+    counts: dict[str, list[int]] = {"events": [], "mac_cycles": [], "zero_macs": []}
+    for (number, plan), fields in zip(program.plans, program.passes, strict=True):
+        shape = plan.shape
+        x = maps[number].reshape(-1, shape.in_channels, shape.in_height, shape.in_width)
+        first, slabs = (int(fields[PASS_FIELDS.index(name)]) for name in ("slab_first", "slab_count"))
+        counts["events"].append(0)
+        for slab in program.slabs[first:first + slabs]:
+            low, channels = int(slab[SLAB_FIELDS.index("first_channel")]), int(slab[SLAB_FIELDS.index("channels")])
+            counts["events"][-1] += np.count_nonzero(x[:, low:low + channels])
+        counts["mac_cycles"].append(sum(plan.run_cycles(one) for one in x))
+        counts["zero_macs"].append(sum(zero_weights(plan, network.layers[number].weight, one) for one in x))
+    return counts
+
+
+def check(network: QuantisedNetwork, macs: int, inputs: np.ndarray, seed: int, **stalls: float) -> None:
+    """Run on hardware and golden model; everything must be equal, counters of each pass included."""
     params, pes = parameters(macs), SIZES[macs][0]
     program = compile_convs(network.layers, params, pes)
     golden = Golden(network).run(inputs)
     with SimulatedConv(program, params, pes, latency=[1, 5, 40][seed % 3], memory_stall=0.3 * (seed % 2)) as engine:
         run = engine.run(inputs, seed=seed, **stalls)
+        took = engine.cycles
     np.testing.assert_array_equal(run.outputs, golden.outputs)
+    maps = {0: inputs} | {number + 1: golden.vectors[layer.name] for number, layer in enumerate(network.layers)}
     passes = list(expected_passes(golden, params))
+    for name, expected in expected_counts(network, program, maps).items():
+        np.testing.assert_array_equal(run.counters[name], expected, name)
+        assert [getattr(each, name) for each in passes] == expected, name
     assert [each.kernel_bytes for each in passes] == [kernel_bytes(plan) for _, plan in program.plans]
     assert sum(each.kernel_bytes for each in passes) == program.kernels.size
-    for name in ("events", "mac_cycles", "zero_macs"):
-        assert run.counters[name] == sum(getattr(each, name) for each in passes), name
-    return run.counters
+    assert run.counters["cycles"].min() > 0
+    assert run.counters["mac_cycles"].sum() <= run.counters["cycles"].sum() < took
 
 
 @pytest.mark.parametrize("macs", SIZES)

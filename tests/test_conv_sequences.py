@@ -89,6 +89,7 @@ class Steered(SimulatedConv):
         self.wait_for(CLEARED)
         self.write(STEER, RUN)
         assert not self.read(STEER) & CLEARED
+        assert not any(counts.any() for counts in self.counters().values())
 
 
 def setup(seed, macs, steps=4):
@@ -105,7 +106,7 @@ def test_a_sequence_broken_off_leaves_nothing_behind(seed, macs):
     """At random moments, some of them in the middle of a map, others during loading; some before anything happened."""
     rng, engine, inputs, expected = setup(seed, macs)
     with engine:
-        np.testing.assert_array_equal(engine.run(inputs, seed=seed).outputs, expected)
+        counts = engine.run(inputs, seed=seed).counters
         start = engine.cycles
         np.testing.assert_array_equal(engine.run(inputs, seed=seed).outputs, expected)
         whole = engine.cycles - start
@@ -116,7 +117,10 @@ def test_a_sequence_broken_off_leaves_nothing_behind(seed, macs):
             if attempt % 3 == 0:
                 engine.break_off()
             if attempt % 2 == 0:
-                np.testing.assert_array_equal(engine.run(inputs, seed=seed).outputs, expected)
+                run = engine.run(inputs, seed=seed)
+                np.testing.assert_array_equal(run.outputs, expected)
+                for name in ("events", "mac_cycles", "zero_macs"):
+                    np.testing.assert_array_equal(run.counters[name], counts[name], name)
 
 
 @pytest.mark.parametrize("macs", SIZES)
