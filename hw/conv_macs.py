@@ -12,7 +12,7 @@ from .numerics import ACTIVATION, PSUM, WEIGHT, delay
 from .ram import block_ram, read_port
 
 BANKS = 2
-WRITE_DELAY = 3
+WRITE_DELAY = 4
 """Cycles from the read of a partial sum to the write of the new one."""
 ANSWER_CYCLES = 2
 """Cycles from a finisher's request to its answer."""
@@ -31,32 +31,34 @@ def finish_layout(params: ConvParameters):
 class MacLane(wiring.Component):
     """One lane: multiply, add, and a partial sum of each word, in two banks.
 
-    Stages: weight and value are there in stage 2, as are the words read from the banks (addresses in stage 1);
-    product and old sum in stage 3, the new sum in stage 4, in which it is written. A run that follows in 1, 2 or 3
-    cycles reads too early: it gets the new sum past the memory.
+    Stages: weight, value and the words read from the banks (addresses in stage 1) are there in stage 3, product
+    and old sum in stage 4, the new sum in stage 5, in which it is written. A run that follows in 1 to 4 cycles reads
+    too early: it gets the new sum past the memory.
     One multiplier, 2 · `depth` · 32 bits of block RAM.
 
     Members
     -------
     weight, value : In
-        Stage 2.
+        Stage 3.
     bank : In(1)
-        Stage 2: where the old sum comes from.
-    after_2, after_3, forwarded : In(1)
-        Stage 2: the old sum is that of 2 or (else) 3 cycles ago; either of the two.
+        Stage 3: where the old sum comes from.
+    after_3 : In(1)
+        Stage 2: if `after_late` in the next stage, it is from 3 and not from 4 cycles ago.
+    after_2, after_late, forwarded : In(1)
+        Stage 3: the old sum is that of 2 or (else) 3 or 4 cycles ago; any of them.
     after_1 : In(1)
-        Stage 3: the old sum is that of the cycle before.
+        Stage 4: the old sum is that of the cycle before.
     address, write_address, write, write_zero : In, for each bank
-        Read address (stage 1), and the write port (stage 4).
+        Read address (stage 1), and the write port (stage 5).
     answer_bank : In(1), answer : Out(PSUM)
-        The finisher's sum, a cycle after the bank was read.
+        The finisher's sum, two cycles after the bank's address.
     """
 
     def __init__(self, depth: int):
         self.depth = depth
         super().__init__({
             "weight": In(WEIGHT), "value": In(ACTIVATION), "bank": In(1),
-            "after_1": In(1), "after_2": In(1), "after_3": In(1), "forwarded": In(1),
+            "after_1": In(1), "after_2": In(1), "after_3": In(1), "after_late": In(1), "forwarded": In(1),
             "address": In(range(depth)).array(BANKS), "write_address": In(range(depth)).array(BANKS),
             "write": In(1).array(BANKS), "write_zero": In(1).array(BANKS),
             "answer_bank": In(1), "answer": Out(PSUM),
@@ -64,19 +66,20 @@ class MacLane(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        product_s3, old_s3, sum_s4, sum_s5 = Signal(signed(24)), Signal(PSUM), Signal(PSUM), Signal(PSUM)
-        forward_s3 = Signal(PSUM)
-        words = [self._bank(m, number, sum_s4) for number in range(BANKS)]
-        read = Mux(self.bank, words[1], words[0])
-        # At most one of old_s3 and forward_s3 is not zero, so that a single LUT a bit is in front of the adder.
+        product_s4, old_s4, sum_s5, sum_s6 = Signal(signed(24)), Signal(PSUM), Signal(PSUM), Signal(PSUM)
+        late_s3, forward_s4 = Signal(PSUM), Signal(PSUM)
+        # A block RAM's output is slow: nothing is between it and its register.
+        words_s3 = [delay(m, self._bank(m, number, sum_s5), 1) for number in range(BANKS)]
+        # At most one of old_s4 and forward_s4 is not zero, so that a single LUT a bit is in front of the adder.
         m.d.sync += [
-            product_s3.eq(self.weight * self.value),
-            old_s3.eq(Mux(self.forwarded, 0, read)),
-            forward_s3.eq(Mux(self.after_2, sum_s4, Mux(self.after_3, sum_s5, 0))),
-            sum_s4.eq(Mux(self.after_1, sum_s4, old_s3 | forward_s3) + product_s3),
-            sum_s5.eq(sum_s4),
-            self.answer.eq(Mux(self.answer_bank, words[1], words[0])),
+            late_s3.eq(Mux(self.after_3, sum_s5, sum_s6)),
+            product_s4.eq(self.weight * self.value),
+            old_s4.eq(Mux(self.forwarded, 0, Mux(self.bank, words_s3[1], words_s3[0]))),
+            forward_s4.eq(Mux(self.after_2, sum_s5, Mux(self.after_late, late_s3, 0))),
+            sum_s5.eq(Mux(self.after_1, sum_s5, old_s4 | forward_s4) + product_s4),
+            sum_s6.eq(sum_s5),
         ]
+        m.d.comb += self.answer.eq(Mux(self.answer_bank, words_s3[1], words_s3[0]))
         return m
 
     def _bank(self, m, number, new):
@@ -116,7 +119,7 @@ class ConvMacs(wiring.Component):
     finish : In(stream of finish_layout)
         Word wanted by the finisher: ready unless the runs read that bank in this cycle.
     answer_valid : Out(1), answer : Out(P · 32)
-        The word, ANSWER_CYCLES after its request was taken. `clear` has made it zero for requests and runs from 4
+        The word, ANSWER_CYCLES after its request was taken. `clear` has made it zero for requests and runs from 5
         cycles after the request on.
     rows : Out(ROWS), rows_valid : Out(1)
         An input row ended, and all sums before it may be read: 6 cycles after its op was taken.
@@ -151,34 +154,33 @@ class ConvMacs(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        asks, run = self._runs(m)
-        # Kernel words are asked for a cycle before stage 0: a register takes them from wherever their block RAMs are.
-        active, bank, psum, value = (delay(m, signal, 1) for signal in (asks, run.bank, run.psum, run.value))
+        active, run = self._runs(m)
         # Stage 1: the banks are read. `free` is the same as `uses`, for all others: synthesis does not merge them.
         active_s1, bank_s1, psum_s1 = Signal(), Signal(), Signal(range(self.depth))
         uses, free = Signal(BANKS), Signal(BANKS, init=3)
-        m.d.sync += [active_s1.eq(active), bank_s1.eq(bank), psum_s1.eq(psum)]
+        m.d.sync += [active_s1.eq(active), bank_s1.eq(run.bank), psum_s1.eq(run.psum)]
         for number in range(BANKS):
-            m.d.sync += [uses[number].eq(active & (bank == number)), free[number].eq(~(active & (bank == number)))]
+            used = active & (run.bank == number)
+            m.d.sync += [uses[number].eq(used), free[number].eq(~used)]
         banks = [self._bank(m, number, uses[number], psum_s1) for number in range(BANKS)]
         m.d.comb += self.finish.ready.eq(free.bit_select(self.finish.p.bank, 1))
-        answer_bank = delay(m, self.finish.p.bank, 1)
-        m.d.sync += self.answer_valid.eq(delay(m, self.finish.valid & self.finish.ready, 1))
+        answer_bank = delay(m, self.finish.p.bank, ANSWER_CYCLES)
+        m.d.sync += self.answer_valid.eq(delay(m, self.finish.valid & self.finish.ready, ANSWER_CYCLES - 1))
 
-        weights_s2, value_s2, bank_s2 = delay(m, self.kernel_data, 2), delay(m, value, 2), delay(m, bank_s1, 1)
-        after, forwarded = self._hazards(m, active_s1, bank_s1, psum_s1)
+        # Kernel words have two registers, one near their block RAM and one near the multipliers.
+        weights_s3, value_s3, bank_s3 = delay(m, self.kernel_data, 2), delay(m, run.value, 3), delay(m, bank_s1, 2)
+        hazards = self._hazards(m, active_s1, bank_s1, psum_s1)
         for k in range(self.params.macs):
             m.submodules[f"lane{k}"] = lane = MacLane(self.depth)
             m.d.comb += [
-                lane.weight.eq(weights_s2.word_select(k, 8)), lane.value.eq(value_s2),
-                lane.bank.eq(bank_s2), lane.forwarded.eq(forwarded),
-                lane.after_1.eq(after[0]), lane.after_2.eq(after[1]), lane.after_3.eq(after[2]),
+                lane.weight.eq(weights_s3.word_select(k, 8)), lane.value.eq(value_s3), lane.bank.eq(bank_s3),
+                *(getattr(lane, name).eq(signal) for name, signal in hazards.items()),
                 lane.answer_bank.eq(answer_bank), self.answer.word_select(k, 32).eq(lane.answer),
             ]
             for number, bank in enumerate(banks):
                 m.d.comb += [getattr(lane, name)[number].eq(signal) for name, signal in bank.items()]
-        m.d.comb += [self.takes.eq(asks), self.idle.eq(~(asks | active | active_s1))]
-        self._count_zeros(m, weights_s2, delay(m, active_s1, 1))
+        m.d.comb += [self.takes.eq(active), self.idle.eq(~(active | active_s1))]
+        self._count_zeros(m, weights_s3, delay(m, active_s1, 2))
         return m
 
     def _runs(self, m):
@@ -207,7 +209,7 @@ class ConvMacs(wiring.Component):
                          active.eq(~head.row_end), last.eq(head.words == 1)]
         rows = Signal(ROWS)
         m.d.comb += [rows.final.eq(head.final), rows.last.eq(head.last)]
-        cycles = WRITE_DELAY + 3
+        cycles = WRITE_DELAY + 2
         m.d.comb += [self.rows_valid.eq(delay(m, ends, cycles)), self.rows.eq(delay(m, rows.as_value(), cycles))]
         return active, run
 
@@ -220,26 +222,27 @@ class ConvMacs(wiring.Component):
             wanted.eq(self.finish.valid & (request.bank == number)),
             zero.eq(~used), address.eq(Mux(used, psum, request.address)),
         ]
-        # Stage 3 goes to the write port by registers that clearing shares.
-        address_s3, zero_s3 = delay(m, address, WRITE_DELAY - 1), delay(m, zero, WRITE_DELAY - 1)
-        write_s3 = delay(m, used | (wanted & request.clear), WRITE_DELAY - 1)
+        # Stage 4 goes to the write port by registers that clearing shares.
+        address_s4, zero_s4 = delay(m, address, WRITE_DELAY - 1), delay(m, zero, WRITE_DELAY - 1)
+        write_s4 = delay(m, used | (wanted & request.clear), WRITE_DELAY - 1)
         write, write_zero = Signal(name=f"write{number}"), Signal(name=f"write_zero{number}")
         write_address = Signal(range(self.depth), name=f"write_address{number}")
         m.d.sync += [
-            write.eq(write_s3 | self.clear), write_zero.eq(zero_s3 | self.clear),
-            write_address.eq(Mux(self.clear, self.clear_word, address_s3)),
+            write.eq(write_s4 | self.clear), write_zero.eq(zero_s4 | self.clear),
+            write_address.eq(Mux(self.clear, self.clear_word, address_s4)),
         ]
         return {"address": address, "write_address": write_address, "write": write, "write_zero": write_zero}
 
     def _hazards(self, m, active, bank, psum):
-        """Whether the sum of 1 (stage 3), 2, 3 (stage 2) cycles before is the one to add to; and either of the two."""
+        """Which of the last sums is the one to add to, as the lanes want to know it."""
         same, forwarded = Signal(WRITE_DELAY), Signal()
         for distance in range(1, WRITE_DELAY + 1):
             equal = (delay(m, bank, distance) == bank) & (delay(m, psum, distance) == psum)
             m.d.comb += same[distance - 1].eq(delay(m, active, distance) & equal)
-        same_s2 = delay(m, same, 1)
-        m.d.sync += forwarded.eq(same[1:].any())
-        return (delay(m, same_s2[0], 1), same_s2[1], same_s2[2]), forwarded
+        same_s2, late_s3 = delay(m, same, 1), Signal()
+        m.d.sync += [forwarded.eq(same_s2[1:].any()), late_s3.eq(same_s2[2:].any())]
+        return {"after_1": delay(m, same_s2[0], 2), "after_2": delay(m, same_s2[1], 1), "after_3": same_s2[2],
+                "after_late": late_s3, "forwarded": forwarded}
 
     def _count_zeros(self, m, weights, valid):
         """Adds up the weights that are zero, four numbers a stage."""

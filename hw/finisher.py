@@ -22,7 +22,7 @@ from .scatter import Slot
 
 STAGES = 15             # from the answer with partial sums to the queue
 LATENCY = ANSWER_CYCLES + STAGES
-CLEAR_CYCLES = 4
+CLEAR_CYCLES = 5
 """Cycles from a request to the cleared word."""
 QUEUE_DEPTH = 32
 BLOCKS = 16             # most blocks of a pass

@@ -166,7 +166,8 @@ class Bench:
                         assert place not in self.memory
                         self.memory[place] = bits
                     row, number, total = row + 1, number + 1, total + 1
-                ports.set(rows_valid=count != 0, rows=ROW.pack(final=count or rng.getrandbits(9), last=rng.getrandbits(1)))
+                report = ROW.pack(final=count or rng.getrandbits(9), last=rng.getrandbits(1))
+                ports.set(rows_valid=count != 0, rows=report)
                 await ports.cycles()
                 ports.set(rows_valid=0)
                 while rng.random() < p_idle:
