@@ -364,7 +364,7 @@ def test_noise_makes_it_slower_and_nothing_else(case, kind, direction):
     noise = {"to_device": Noise(**rates), "to_host": Noise(**{name: 6 * rate for name, rate in rates.items()})}
     if direction != "both":
         noise = {direction: noise[direction]}
-    with case.mock(**noise) as board, Device.open(board.port, timeout=0.2, tries=20) as device:
+    with case.mock(seed=2, **noise) as board, Device.open(board.port, timeout=0.2, tries=20) as device:
         device.load(case.program)
         np.testing.assert_array_equal(device.run(case.inputs).outputs, case.golden.outputs)
         counters = device.counters()
