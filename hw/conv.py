@@ -63,7 +63,7 @@ class ConvEngine(wiring.Component):
         taken. (Kernels for what comes may still be loaded.)
     bus_address, bus_w_data, bus_write : In; bus_r_data : Out
         Registers (`amacrine.sw.conv_layout.ConvRegister`); data is read two cycles after the address, and is zero where
-        there is none to read. Counters are read while halted and quiet.
+        there is none to read. Counters are read while halted, from 16 cycles after everything is quiet on.
     """
 
     def __init__(self, params: ConvParameters, weight_params: Parameters):

@@ -24,7 +24,7 @@ class ConvCounters(wiring.Component):
 
     Each counter goes round the passes by itself: its `_ends` tells that its part is through with one, a step in that
     cycle included. Live counts are added to their records one counter a cycle, in turn, so at least four cycles
-    must lie between two ends. One block RAM, about 350 LUTs.
+    must lie between two ends. One block RAM, about 320 LUTs.
 
     Parameters
     ----------
