@@ -135,12 +135,12 @@ class ConvMacs(wiring.Component):
     Attributes
     ----------
     zeros_delay : int
-        4 to 6, by the number of lanes.
+        5 to 7, by the number of lanes.
     """
 
     def __init__(self, params: ConvParameters):
         self.params, self.depth = params, params.psum_depth // BANKS
-        self.zeros_delay = 3 + (ceil_log2(params.macs) + 1) // 2
+        self.zeros_delay = 4 + (ceil_log2(params.macs) + 1) // 2
         super().__init__({
             "op": In(stream.Signature(conv_op_layout(params))),
             "kernel_ready": In(1), "kernel_base": In(range(params.kernel_depth)), "kernel_release": Out(1),
