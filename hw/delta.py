@@ -134,7 +134,7 @@ class DeltaEngine(wiring.Component):
                     COLUMN_JOBS)
         run, clearing, stopping = self.run, self.clearing, self.stopping
         word, quiet, reset = Signal(range(words)), Signal(), Signal()
-        resting, rested = Signal(), Signal(6)     # nothing seems to move, and for how many cycles
+        resting, rested = Signal(), Signal(7)     # nothing seems to move, and for how many cycles, up to 64
         written = self._written(Register.CONTROL) | self._written(Register.RESUME)
         resume, resume_step = Signal(), Signal(2)
         m.d.sync += [resume.eq(self._written(Register.RESUME)), resume_step.eq(self.bus_w_data)]
@@ -143,7 +143,7 @@ class DeltaEngine(wiring.Component):
         m.d.comb += [
             resting.eq(parts.columns.idle & parts.fetch.idle & parts.cell.idle
                        & (encoder.blocked | ~(parts.sequencer.works | encoder.busy)) & self.others_rest),
-            quiet.eq(rested.all()),     # a job that is about to be handed out would have been by now
+            quiet.eq(rested[-1]),       # a job that is about to be handed out would have been by now
             parts.cell.discard.eq(stopping),
             reset.eq(stopping & quiet),
         ]

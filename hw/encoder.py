@@ -98,11 +98,12 @@ class Encoder(wiring.Component):
             with m.State("IDLE"):
                 with m.If(self.start):
                     m.d.sync += [scan.word.eq(0), index.eq(0), kind.eq(OpKind.LOAD)]
-                    with m.If(self.job.mode == ColumnMode.BIAS):
+                    # The mode comes from block RAM, so late: single bits tell. THRESHOLD and MAP are odd.
+                    with m.If(self.job.mode[0]):
+                        m.next = "RESTART"
+                    with m.Elif(self.job.mode[1]):
                         m.d.sync += scan.word.eq(1)     # one ahead of `index`
                         m.next = "BIAS"
-                    with m.Elif((self.job.mode == ColumnMode.THRESHOLD) | (self.job.mode == ColumnMode.MAP)):
-                        m.next = "RESTART"
                     with m.Else():
                         m.next = "SCAN"
             with m.State("BIAS"):
