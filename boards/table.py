@@ -23,7 +23,7 @@ def find(name: str) -> Board:
 def build_id() -> str:
     """Digest of all that the gateware is made from, 16 hexadecimal digits: what a board answers to IDENTIFY."""
     package = Path(__file__).parent.parent
-    shared = [package / "sw" / f"{name}.py" for name in ("layout", "activation", "fixed", "protocol")]
+    shared = [package / "sw" / f"{name}.py" for name in ("layout", "conv_layout", "activation", "fixed", "protocol")]
     digest = hashlib.sha256()
     for path in [*sorted((package / "hw").glob("*.py")), *shared, *sorted((package / "boards").glob("*.py"))]:
         digest.update(path.name.encode() + path.read_bytes())

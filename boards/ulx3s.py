@@ -1,5 +1,6 @@
 """ULX3S: ECP5-12F to 85F, 32 MB SDR SDRAM, FT231X serial port, 25 MHz oscillator, 8 LEDs."""
 
+from amacrine.sw.conv_layout import ConvParameters
 from amacrine.sw.layout import Parameters
 
 from .board import SMALL, SMALL_BUFFERS, Board
@@ -13,19 +14,20 @@ def platform(size: str):
     return type("Platform", (base,), {"required_tools": []})()
 
 
-def ulx3s(name: str, size: str, clock_hz: int, small: bool = False) -> Board:
-    """The board with an FPGA of one size."""
+def ulx3s(name: str, size: str, clock_hz: int, macs: int = 0, small: bool = False) -> Board:
+    """The board with an FPGA of one size; with so many MACs, it has a CNN engine, too."""
     return Board(
         name=name, title=f"ULX3S with LFE5U-{size}", programmer="ulx3s",
         platform=lambda: platform(size), clock_hz=clock_hz,
         # MT48LC16M16, AS4C16M16, IS42S16160 and W9825G6KH have all been fitted: the slowest timings serve all.
-        chip="IS42S16160", parameters=Parameters(pes=2, **(SMALL if small else {})),
+        chip="IS42S16160", parameters=Parameters(
+            pes=2, **(SMALL if small else {}), conv=ConvParameters(macs=macs) if macs else None),
         buffers=SMALL_BUFFERS if small else {},
         leds=[("led", number) for number in range(5)], button=("button_fire", 0))
 
 
 BOARDS = (
-    ulx3s("ulx3s", "85F", 100_000_000),
+    ulx3s("ulx3s", "85F", 100_000_000, macs=16),
     ulx3s("ulx3s-45f", "45F", 87_500_000),      # a fuller FPGA is slower
     ulx3s("ulx3s-25f", "25F", 87_500_000, small=True),
 )

@@ -1,7 +1,8 @@
 """A small convolutional network for scikit-learn's handwritten digits (8 × 8), trained and quantised with NumPy only.
 
-    python examples/digits.py            # accuracy of the stored weights, in floating point and quantised
-    python examples/digits.py --train    # train anew, about two minutes, and store the weights beside this file
+    python examples/digits.py                # accuracy of the stored weights, in floating point and quantised
+    python examples/digits.py --engine sim   # the same, and every image on the simulated hardware, equal to golden
+    python examples/digits.py --train        # train anew, about two minutes, and store the weights beside this file
 
 Needs the extra `examples` (scikit-learn, for the images). A fifth of the images is held out from training.
 """
@@ -16,11 +17,17 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 from sklearn.datasets import load_digits
 
+from amacrine.sw import silero
 from amacrine.sw.conv import Conv, pool_windows, windows
 from amacrine.sw.convolution import ConvShape
+from amacrine.sw.errors import DiffersError
+from amacrine.sw.execute import Execution, execute_simulated
 from amacrine.sw.golden import Golden
+from amacrine.sw.layout import Parameters
 from amacrine.sw.network import Dense, Network
 from amacrine.sw.quantise import quantise
+from amacrine.sw.report import table
+from amacrine.sw.workload import Workload
 
 WEIGHTS = Path(__file__).with_name("digits.safetensors")
 SEED, EPOCHS, BATCH, RATE, DECAY = 1, 60, 64, 3e-3, 0.02
@@ -30,6 +37,8 @@ SHAPES = (
     ConvShape(32, 4, 4, 32, (3, 3), pads=(1, 1, 1, 1), pooling="max", pool_window=(2, 2)),
 )
 CLASSES = 10
+PARAMETERS = Parameters.from_dict({"pes": 8, **silero.GATEWARE})
+"""Of the simulated hardware, which Silero VAD has, too."""
 
 Weights = dict[str, np.ndarray]
 
@@ -164,14 +173,31 @@ def accuracies(weights: Weights) -> tuple[float, float]:
     return accuracy(exact.run(held_out), labels), accuracy(golden, labels)
 
 
+def simulated(weights: Weights, count: int | None = None) -> tuple[Execution, float]:
+    """The held-out fifth, or its first `count` images, on the simulated hardware; and the accuracy there."""
+    x, _, held_out, labels = (part[:count] if number > 1 else part for number, part in enumerate(images()))
+    workload = Workload(network(weights), held_out.astype(np.float64), x)
+    execution = execute_simulated(workload, quantise(workload.network, x), PARAMETERS)
+    return execution, accuracy(execution.outputs, labels)
+
+
 def main() -> None:
-    """Train if asked to, and print both accuracies."""
+    """Train if asked to, print both accuracies, and run on the simulated hardware if asked to."""
     parser = argparse.ArgumentParser(description="A convolutional network for 8 x 8 digits, quantised.")
     parser.add_argument("--train", action="store_true", help="train anew and store the weights")
-    if parser.parse_args().train:
+    parser.add_argument("--engine", choices=["golden", "sim"], default="golden",
+                        help="sim: also run each held-out image on the simulated hardware")
+    arguments = parser.parse_args()
+    if arguments.train:
         save_file(train(*images()[:2]), WEIGHTS)
-    exact, golden = accuracies(load_file(WEIGHTS))
+    weights = load_file(WEIGHTS)
+    exact, golden = accuracies(weights)
     print(f"held-out digits: {exact:.2%} right in floating point, {golden:.2%} quantised (golden model)")
+    if arguments.engine == "sim":
+        execution, right = simulated(weights)
+        print(f"simulated hardware: {right:.2%} right\n\n{table(execution.stats)}", end="")
+        if execution.fault:
+            raise DiffersError(execution.fault)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Turns a vector into events: the delta encoder, the threshold encoder, and the bias loader."""
+"""Turns a vector into events: delta encoder, threshold encoder, bias loader; and a gate for the events of maps."""
 
 from types import SimpleNamespace
 
@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from amacrine.sw.layout import ColumnMode, Parameters
 
-from .numerics import ACTIVATION, DELTA, INDEX, Event, OpKind
+from .numerics import ACTIVATION, DELTA, INDEX, Event, MapEvent, OpKind
 from .ram import block_ram, read_port
 
 BIAS_VALUES = (1, 1 << 8, -(1 << 16))
@@ -19,6 +19,7 @@ def job_layout(params: Parameters):
     """The part of a column descriptor that the encoder reads."""
     return data.StructLayout({
         "mode": ColumnMode,
+        "rectify": 1,             # negative elements count as zero
         "source_word": range(params.vector_depth // params.lanes),
         "length": INDEX,          # words of the source to scan; events of a bias job
         "reference_word": range(params.reference_depth // params.lanes),
@@ -31,7 +32,8 @@ class Encoder(wiring.Component):
 
     DELTA: d = x - x_ref; if d != 0 and abs(d) >= threshold, send it and set x_ref = x. THRESHOLD: the same
     with x_ref = 0, which is never written, after a RESTART. BIAS: `length` events of BIAS_VALUES, the
-    first one a LOAD. Golden model: sw/golden.py.
+    first one a LOAD. MAP: after a RESTART the events of `map_event` up to its end, one a cycle. With
+    `rectify`, x is max(x, 0). Golden model: sw/golden.py.
 
     Looks at `lanes` elements a cycle, and spends a further cycle on each event but the first of a word.
     Latency 5 cycles from a job's start, or from an element's becoming available, to its event.
@@ -40,7 +42,7 @@ class Encoder(wiring.Component):
     Parameters
     ----------
     params : Parameters
-        `lanes` costs about 100 LUTs each, `reference_depth` block RAM.
+        `lanes` costs about 100 LUTs each, `reference_depth` block RAM. MAP and its port only with `conv`.
 
     Members
     -------
@@ -51,7 +53,7 @@ class Encoder(wiring.Component):
     finishes : Out(1)
         The last cycle of `busy`.
     blocked : Out(1)
-        Waits for elements of its source, with all events sent.
+        Waits for elements of its source, or for an event of a map, with all events sent.
     reset : In(1)
         Gives up the present job. Only while `blocked` or not `busy`; a cycle of it comes before `clear`.
     available : In(12), all_available : In(1)
@@ -60,6 +62,8 @@ class Encoder(wiring.Component):
         Read port of the vector memory; data comes a cycle later and stays while not enabled.
     clear, clear_word : In
         Writes zero to a word of x_ref. Only right after `reset`, or more of it.
+    map_event : In(stream of MapEvent)
+        Taken by MAP jobs only.
     event : Out(stream of Event)
         Ascending index.
     """
@@ -75,6 +79,7 @@ class Encoder(wiring.Component):
             "vector_data": In(16 * lanes),
             "clear": In(1), "clear_word": In(range(params.reference_depth // lanes)),
             "event": Out(stream.Signature(Event)),
+            **({"map_event": In(stream.Signature(MapEvent))} if params.conv else {}),
         })
 
     def elaborate(self, platform):
@@ -93,11 +98,12 @@ class Encoder(wiring.Component):
             with m.State("IDLE"):
                 with m.If(self.start):
                     m.d.sync += [scan.word.eq(0), index.eq(0), kind.eq(OpKind.LOAD)]
-                    with m.If(self.job.mode == ColumnMode.BIAS):
+                    # The mode comes from block RAM, so late: single bits tell. THRESHOLD and MAP are odd.
+                    with m.If(self.job.mode[0]):
+                        m.next = "RESTART"
+                    with m.Elif(self.job.mode[1]):
                         m.d.sync += scan.word.eq(1)     # one ahead of `index`
                         m.next = "BIAS"
-                    with m.Elif(self.job.mode == ColumnMode.THRESHOLD):
-                        m.next = "RESTART"
                     with m.Else():
                         m.next = "SCAN"
             with m.State("BIAS"):
@@ -111,6 +117,9 @@ class Encoder(wiring.Component):
                 m.d.comb += offer(OpKind.RESTART)
                 with m.If(self.event.ready):
                     m.next = "SCAN"
+                    if self.params.conv:
+                        with m.If(job.mode == ColumnMode.MAP):
+                            m.next = "MAP"
             with m.State("SCAN"):
                 m.d.comb += [scan.running.eq(1), scan.ready.eq(self.event.ready)]
                 with m.If(scan.valid):
@@ -120,6 +129,16 @@ class Encoder(wiring.Component):
                     m.next = "END"
                 with m.If(self.reset):
                     m.next = "IDLE"
+            if self.params.conv:
+                with m.State("MAP"):
+                    come = self.map_event
+                    m.d.comb += [self.blocked.eq(~come.valid), come.ready.eq(self.event.ready | come.p.end)]
+                    with m.If(come.valid & come.p.end):
+                        m.next = "END"
+                    with m.Elif(come.valid):
+                        m.d.comb += offer(OpKind.COLUMN, come.p.index, come.p.value)
+                    with m.If(self.reset):
+                        m.next = "IDLE"
             with m.State("END"):
                 m.d.comb += offer(OpKind.END)
                 with m.If(self.event.ready):
@@ -160,6 +179,7 @@ class Encoder(wiring.Component):
         x_s4, d_s4 = [], []
         for lane in range(lanes):
             x_s2, r_s2 = Signal(ACTIVATION, name=f"x_s2_{lane}"), Signal(ACTIVATION, name=f"r_s2_{lane}")
+            rectified = Mux(job.rectify & x_s2[-1], 0, x_s2)
             x_s3, d_s3 = Signal(ACTIVATION, name=f"x_s3_{lane}"), Signal(DELTA, name=f"d_s3_{lane}")
             x, d = Signal(ACTIVATION, name=f"x_s4_{lane}"), Signal(DELTA, name=f"d_s4_{lane}")
             # abs(d) > above, in one addition: d ^ sign is abs(d), less one if d is negative.
@@ -170,7 +190,7 @@ class Encoder(wiring.Component):
             with m.If(advance):
                 m.d.sync += [
                     x_s2.eq(vector[lane]), r_s2.eq(read.data[lane]),
-                    x_s3.eq(x_s2), d_s3.eq(x_s2 - r_s2),
+                    x_s3.eq(rectified), d_s3.eq(rectified - r_s2),
                     d.eq(d_s3), pending[lane].eq(over & valid[2]),
                 ]
             with m.If(self.clear | self.reset):     # zero is what clearing writes

@@ -1,44 +1,43 @@
-"""The engine: everything between the host's streams and the weight memory."""
+"""The engine of a gateware: the delta engine, and with it, if wanted, the CNN engine in front of it."""
 
 from types import SimpleNamespace
 
-from amaranth.hdl import Const, Module, Mux, Signal
+from amaranth.hdl import Module, Mux, ResetInserter, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from amacrine.sw.layout import COLUMN_JOBS, IDENTITY, Parameters, Register
+from amacrine.sw.layout import Parameters, Register, Route
 
-from .cell import Cell
-from .columns import ColumnEngine
-from .counters import Counters
-from .encoder import Encoder
-from .fetch import ColumnFetch
+from .arbiter import WeightArbiter
+from .conv import ConvEngine
+from .delta import REGISTER_BITS, DeltaEngine
+from .map_events import MapEvents
 from .memory import weight_port
-from .numerics import ACTIVATION
-from .sequencer import CellSequencer, ColumnSequencer
-from .vectors import InputLoader, VectorMemory
+from .numerics import ACTIVATION, delay
+from .queue import Queue
 
-REGISTER_BITS = 18
+CROSSING_DEPTH = 4      # elements that wait between the two engines, so that neither's ready depends on the other's
 
 
 class Engine(wiring.Component):
-    """A delta recurrent network accelerator: dense, GRU and LSTM layers, any network that fits.
+    """Everything between the host's streams and the weight memory. Without `params.conv` the delta engine alone.
 
     ::
 
-        input -> vectors -> encoder -> fetch --requests--> weight port
-                    ^                    | ops                 | weights
-                    |                    +-----> columns <-----+
-        output <-- cell <---- partial sums --------'
+        input -+-------------------------------------> DeltaEngine --+-> output
+               '-> ConvEngine -+-> MapEvents -> (events)  ^          |
+                               +--------------------------'          |
+                               '-------------------------------------'
 
-    The host loads descriptors through `bus`, weights by its own way behind the weight port, clears the state,
-    runs, and then only streams: one input vector in, one output vector out, per step.
+    Which way is open is in the register ROUTE (docs/convolution.md, `amacrine.sw.layout.Route`). An element takes a
+    cycle through each of the two queues that are around the CNN engine. Clearing stops the CNN engine's bursts,
+    waits for the last one's words and then holds it, and what is on its way behind it, in reset until both are clear.
 
     Members
     -------
     weights : Out(weight port)
     input, output : streams of ACTIVATION
-        Vectors, element 0 first.
+        Vectors, element 0 first, or maps, in the orders of `ConvProgram`.
     bus_address, bus_w_data, bus_write : In; bus_r_data : Out
         Registers (`amacrine.sw.layout.Register`); data is read three cycles after the address.
     """
@@ -53,152 +52,79 @@ class Engine(wiring.Component):
 
     def elaborate(self, platform):
         m, params = Module(), self.params
+        m.submodules.delta = delta = DeltaEngine(params)
+        m.d.comb += [delta.bus_address.eq(self.bus_address), delta.bus_w_data.eq(self.bus_w_data),
+                     delta.bus_write.eq(self.bus_write), self.bus_r_data.eq(delta.bus_r_data)]
+        if params.conv is None:
+            connect(m, flipped(self.input), delta.input)
+            connect(m, delta.output, flipped(self.output))
+            connect(m, delta.weights, flipped(self.weights))
+            return m
+        held = Signal()         # the CNN engine's reset
         parts = SimpleNamespace(
-            vectors=VectorMemory(params), loader=InputLoader(params), sequencer=ColumnSequencer(params),
-            encoder=Encoder(params), fetch=ColumnFetch(params), columns=ColumnEngine(params),
-            cell_sequencer=CellSequencer(params), cell=Cell(params), counters=Counters())
-        for name, part in vars(parts).items():
-            m.submodules[name] = part
-        connect(m, flipped(self.input), parts.loader.input)
-        connect(m, parts.loader.output, parts.vectors.input)
-        connect(m, parts.cell.output, flipped(self.output))
-        connect(m, parts.encoder.event, parts.fetch.event)
-        connect(m, parts.fetch.op, parts.columns.op)
-        connect(m, parts.fetch.request, flipped(self.weights.request))
-        connect(m, flipped(self.weights.data), parts.columns.weights)
-        connect(m, parts.cell_sequencer.job, parts.cell.job)
-        self._column_jobs(m, parts)
-        self._cell_jobs(m, parts)
-        control = self._control(m, parts)
-        self._write_registers(m, parts)
-        self._read_registers(m, parts, control)
+            delta=delta, conv=ConvEngine(params.conv, params), arbiter=WeightArbiter(params), map_events=MapEvents(),
+            inputs=Queue(ACTIVATION, CROSSING_DEPTH), results=Queue(ACTIVATION, CROSSING_DEPTH))
+        m.submodules.conv, m.submodules.arbiter, m.submodules.map_events = parts.conv, parts.arbiter, parts.map_events
+        m.submodules.inputs, m.submodules.results = (ResetInserter(held)(queue)
+                                                     for queue in (parts.inputs, parts.results))
+        connect(m, delta.weights, parts.arbiter.columns)
+        connect(m, parts.conv.weights, parts.arbiter.kernels)
+        connect(m, parts.arbiter.port, flipped(self.weights))
+        connect(m, parts.inputs.o, parts.conv.input)
+        connect(m, parts.conv.output, parts.results.i)
+        connect(m, parts.map_events.event, delta.map_event)
+        self._route(m, parts)
+        self._control(m, parts, held)
+        self._bus(m, parts)
         return m
 
-    def _column_jobs(self, m, parts):
-        vectors, loader, sequencer, encoder = parts.vectors, parts.loader, parts.sequencer, parts.encoder
-        columns, counters = parts.columns, parts.counters
+    def _route(self, m, parts):
+        """Opens the ways that ROUTE names."""
+        delta, inputs, results, elements = parts.delta, parts.inputs.i, parts.results.o, parts.map_events.element
+        route = {way: Signal(name=way.name.lower(), init=way == Route.VECTOR) for way in Route}
+        with m.If(self.bus_write & (self.bus_address == Register.ROUTE)):
+            m.d.sync += [is_open.eq(self.bus_w_data == way) for way, is_open in route.items()]
+        vector, to_vector, to_events, to_host = route.values()
+        takes_maps = Signal()
         m.d.comb += [
-            loader.read.eq(sequencer.input_read),
-            sequencer.input_done.eq(loader.done), sequencer.input_count.eq(loader.count),
-            encoder.job.eq(sequencer.encoder_job), encoder.start.eq(sequencer.start),
-            sequencer.encoder_finishes.eq(encoder.finishes),
-            encoder.available.eq(sequencer.available), encoder.all_available.eq(sequencer.all_available),
-            vectors.read_enable.eq(encoder.vector_enable), vectors.read_word.eq(encoder.vector_word),
-            encoder.vector_data.eq(vectors.read_data), parts.fetch.job.eq(sequencer.fetch_job),
-        ]
-        m.d.sync += [     # counting may come a cycle late
-            # While there is nothing to do, the job in the encoder is what the column engine waits for.
-            counters.job.eq(Mux(columns.idle & parts.fetch.idle, sequencer.fetch_job.job, columns.job)),
-            counters.starts.eq(columns.starts), counters.takes.eq(columns.takes),
-            counters.waits_weights.eq(columns.waits_weights), counters.waits_psums.eq(columns.waits_psums),
+            takes_maps.eq(~vector & delta.run & ~delta.stopping),
+            inputs.payload.eq(self.input.payload), inputs.valid.eq(self.input.valid & takes_maps),
+            delta.input.payload.eq(Mux(vector, self.input.payload, results.payload)),
+            delta.input.valid.eq(Mux(vector, self.input.valid, results.valid & to_vector)),
+            self.input.ready.eq(Mux(vector, delta.input.ready, inputs.ready & takes_maps)),
+            elements.payload.eq(results.payload), elements.valid.eq(results.valid & to_events),
+            self.output.payload.eq(Mux(to_host, results.payload, delta.output.payload)),
+            self.output.valid.eq(Mux(to_host, results.valid, delta.output.valid)),
+            delta.output.ready.eq(self.output.ready & ~to_host),
+            results.ready.eq((to_vector & delta.input.ready) | (to_events & elements.ready)
+                             | (to_host & self.output.ready)),
         ]
 
-    def _cell_jobs(self, m, parts):
-        vectors, sequencer, cell = parts.vectors, parts.sequencer, parts.cell
-        m.d.comb += [
-            parts.cell_sequencer.done.eq(parts.columns.done), parts.cell_sequencer.ran.eq(sequencer.ran),
-            parts.columns.read_done.eq(cell.read_done),
-            parts.columns.peek_address.eq(cell.peek_address), cell.peek_data.eq(parts.columns.peek_data),
-            sequencer.write_done.eq(cell.write_done),
-            sequencer.progress_cell.eq(cell.progress_cell), sequencer.progress_count.eq(cell.progress_count),
-            vectors.cell_enable.eq(cell.write_enable), vectors.cell_address.eq(cell.write_address),
-            vectors.cell_data.eq(cell.write_data),
-        ]
-
-    def _written(self, register):
-        return self.bus_write & (self.bus_address == register)
-
-    def _control(self, m, parts):
-        """CONTROL: clear, run, halt. Clearing waits until all that is on its way has arrived, and takes no inputs."""
-        encoder, params = parts.encoder, self.params
-        words = max(params.vector_depth // params.lanes, params.reference_depth // params.lanes, params.state_depth,
-                    COLUMN_JOBS)
-        run, clearing, stopping = Signal(), Signal(), Signal()
-        word, quiet, reset = Signal(range(words)), Signal(), Signal()
-        resting, rested = Signal(), Signal(6)     # nothing seems to move, and for how many cycles
-        written = self._written(Register.CONTROL)
-        m.d.comb += [
-            resting.eq(parts.columns.idle & parts.fetch.idle & parts.cell.idle
-                       & (encoder.blocked | ~(run | encoder.busy))),
-            quiet.eq(rested.all()),     # a job that is about to be handed out would have been by now
-            parts.cell.discard.eq(stopping),
-            reset.eq(stopping & quiet),
-        ]
-        with m.If(~resting):
+    def _control(self, m, parts, held):
+        """CONTROL is the delta engine's; what it says of running, rest and clearing is true of both."""
+        delta, conv, map_events = parts.delta, parts.conv, parts.map_events
+        rested = Signal(4)      # cycles without a burst of kernels on its way, since no more may be asked for
+        with m.If(~delta.stopping | ~parts.arbiter.kernels_idle):
             m.d.sync += rested.eq(0)
-        with m.Elif(~quiet):
+        with m.Elif(~rested.all()):
             m.d.sync += rested.eq(rested + 1)
-        with m.If(written):
-            m.d.sync += [stopping.eq(self.bus_w_data[0]), run.eq((run | self.bus_w_data[1]) & ~self.bus_w_data[2])]
-        with m.If(reset):
-            m.d.sync += [stopping.eq(0), run.eq(0), clearing.eq(1), word.eq(0)]
-        with m.If(clearing):
-            m.d.sync += [word.eq(word + 1), clearing.eq(word != words - 1)]
-        for part in (parts.loader, parts.sequencer, parts.cell_sequencer):
-            m.d.comb += [part.run.eq(run), part.reset.eq(reset)]
-        with m.If(stopping):
-            m.d.comb += parts.loader.run.eq(0)
+        with m.If(delta.stopping & rested.all()):
+            m.d.sync += held.eq(1)
+        with m.Elif(~delta.stopping & ~delta.clearing & conv.cleared):
+            m.d.sync += held.eq(0)
         m.d.comb += [
-            encoder.reset.eq(reset), parts.columns.reset.eq(reset), parts.cell.reset.eq(reset),
-            parts.counters.run.eq(run),
-            parts.counters.clear.eq(clearing & (word < COLUMN_JOBS)), parts.counters.clear_job.eq(word),
-            parts.vectors.clear.eq(clearing), parts.vectors.clear_word.eq(word),
-            encoder.clear.eq(clearing), encoder.clear_word.eq(word),
-            parts.vectors.host_reads.eq(~run),
+            conv.run.eq(delta.run), conv.stop.eq(delta.stopping), conv.reset.eq(held), map_events.reset.eq(held),
+            map_events.length.eq(delta.length), delta.others_cleared.eq(~held),
         ]
-        with m.If(clearing):
-            m.d.comb += [parts.cell.state_address.eq(word), parts.cell.state_w_data.eq(0), parts.cell.state_write.eq(1)]
-        with m.Else():
-            m.d.comb += [parts.cell.state_address.eq(self.bus_address), parts.cell.state_w_data.eq(self.bus_w_data),
-                         parts.cell.state_write.eq(self.bus_write & self.bus_address[17])]
-        return SimpleNamespace(run=run, busy=clearing | stopping, quiet=quiet)
+        m.d.sync += delta.others_rest.eq(Mux(
+            delta.stopping, held, conv.quiet & ~parts.results.o.valid & ~map_events.event.valid))
 
-    def _write_registers(self, m, parts):
-        """The writable side of the bus: single registers, and a page for each table."""
-        sequencer, cell_sequencer, loader = parts.sequencer, parts.cell_sequencer, parts.loader
-        address, page = self.bus_address, self.bus_address[8:]
-        for port, base, row in (
-            (sequencer.list_write, Register.LIST, address[:6]),
-            (sequencer.descriptor_write, Register.COLUMN, address[3:8]),
-            (cell_sequencer.descriptor_write, Register.CELL, address[3:8]),
-        ):
-            m.d.comb += [port.enable.eq(self.bus_write & (page == base >> 8)),
-                         port.row.eq(row), port.pair.eq(address[:3]), port.data.eq(self.bus_w_data)]
-        with m.If(self._written(Register.LIST_LOOP)):
-            m.d.sync += [sequencer.loop_start.eq(self.bus_w_data[:8]), sequencer.count.eq(self.bus_w_data[8:16])]
-        with m.If(self._written(Register.CELL_COUNT)):
-            m.d.sync += cell_sequencer.count.eq(self.bus_w_data)
-        with m.If(self._written(Register.INPUT)):
-            m.d.sync += [loader.base.eq(self.bus_w_data[:16]), loader.length.eq(self.bus_w_data[16:])]
+    def _bus(self, m, parts):
+        """The CNN engine's page."""
+        conv, meant = parts.conv, Signal()
         m.d.comb += [
-            parts.vectors.host_write.eq(self.bus_write & address[16]), parts.vectors.host_address.eq(address),
-            parts.vectors.host_w_data.eq(self.bus_w_data[:16]),
+            meant.eq(self.bus_address[15] & ~self.bus_address[16:].any()),
+            conv.bus_address.eq(self.bus_address[:15]), conv.bus_w_data.eq(self.bus_w_data),
+            conv.bus_write.eq(self.bus_write & meant),
+            parts.delta.others_data.eq(Mux(delay(m, meant, 2), conv.bus_r_data, 0)),
         ]
-
-    def _read_registers(self, m, parts, control):
-        """The readable side of the bus: address, then the tables' own register, then this one."""
-        constants = [IDENTITY] + [0] * (Register.PARAMETERS - 1) + list(self.params.as_dict().values())
-        address, page = self.bus_address, self.bus_address[8:16]
-        m.d.comb += [
-            parts.counters.read.eq((page == Register.COUNTERS >> 8) & ~address[16:].any()),
-            parts.counters.read_job.eq(address[3:]), parts.counters.read_field.eq(address[:3]),
-            parts.vectors.host_selects.eq(address[16]), parts.cell.state_selects.eq(address[17]),
-        ]
-        # Each source is zero unless it is meant. While it runs, the memories are the engine's.
-        value = Signal(32)
-        with m.If(~address[8:].any()):
-            with m.Switch(address[:5]):
-                with m.Case(Register.CONTROL):
-                    m.d.sync += value.eq(control.busy | (control.run << 1) | (control.quiet << 2))
-                for number, constant in enumerate(constants):
-                    if constant:
-                        with m.Case(number):
-                            m.d.sync += value.eq(Const(constant, 32))
-                with m.Default():
-                    m.d.sync += value.eq(0)
-        with m.Else():
-            m.d.sync += value.eq(0)
-        vector, late = Signal(ACTIVATION), Signal(32)
-        memories = parts.cell.state_r_data | vector | parts.counters.read_data.as_signed()
-        m.d.sync += [vector.eq(parts.vectors.host_r_data), late.eq(value),
-                     self.bus_r_data.eq(Mux(control.run, late, late | memories))]

@@ -37,6 +37,14 @@ class Event(data.Struct):
     value: DELTA
 
 
+class MapEvent(data.Struct):
+    """An element, not zero, of a flat map; or with `end` that the map is complete, and nothing else."""
+
+    index: INDEX
+    value: ACTIVATION
+    end: 1
+
+
 def op_layout(params: Parameters):
     """An event with what the column engine needs to know of its job."""
     return data.StructLayout({

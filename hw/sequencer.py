@@ -26,7 +26,7 @@ from .numerics import CELL, JOB
 from .ram import block_ram, read_port
 
 ENTRY = data.StructLayout({"job": JOB, "next_step": 1, "optional": 1, "_pad": 1, "source": CELL, "source_back": 1})
-COLUMN_CONTROL = data.StructLayout({"mode": unsigned(2), "_pad": unsigned(2), "cell": CELL})
+COLUMN_CONTROL = data.StructLayout({"mode": unsigned(2), "rectify": 1, "_pad": 1, "cell": CELL})
 CELL_CONTROL = data.StructLayout({
     "kind": unsigned(2), "function": unsigned(2), "shift": unsigned(4), "out_shift": unsigned(3),
     "cell_shift": unsigned(3), "output": 1,
@@ -87,10 +87,15 @@ class ColumnSequencer(wiring.Component):
     Members
     -------
     list_write, descriptor_write : the host's write ports
-    loop_start, count : In
-        The first entry of a step, and entries in all; those before `loop_start` run once a sequence.
-    run : In(1), reset : In(1)
-        `reset` starts a sequence, only while the encoder is idle or blocked.
+    starts, loop_start, loop_end : In
+        Entries that run once a sequence, the first ones; the first entry of a step, and the one behind its last.
+        Without entries nothing runs.
+    run : In(1), works : Out(1), reset : In(1)
+        `works` while it runs and there are entries. `reset` starts a sequence, only while the encoder is idle or
+        blocked.
+    resume : In(1), resume_step : In(2)
+        Goes on with `loop_start` in this step, modulo 4, whose input comes next; jobs that ran for it already, in
+        anticipation, stay so. Only while halted, with the encoder idle or blocked.
     write_done, progress_cell, progress_count : In
         From the cell unit.
     input_done, input_count : In
@@ -108,8 +113,8 @@ class ColumnSequencer(wiring.Component):
         self.params = params
         super().__init__({
             "list_write": In(write_port()), "descriptor_write": In(write_port()),
-            "loop_start": In(range(LIST_ENTRIES)), "count": In(range(LIST_ENTRIES + 1)),
-            "run": In(1), "reset": In(1),
+            **{name: In(range(LIST_ENTRIES + 1)) for name in ("starts", "loop_start", "loop_end")},
+            "run": In(1), "works": Out(1), "reset": In(1), "resume": In(1), "resume_step": In(2),
             "write_done": In(CELL_JOBS),
             "progress_cell": In(CELL), "progress_count": In(12),
             "input_done": In(2), "input_count": In(12), "input_read": Out(2, init=3),
@@ -129,7 +134,7 @@ class ColumnSequencer(wiring.Component):
                      write.en.eq(self.list_write.enable)]
 
         # Steps modulo 4: the first layer, which reads the input, can be a step ahead of the rest of the list.
-        position, iteration = Signal(range(LIST_ENTRIES)), Signal(2)
+        position, iteration = Signal(range(LIST_ENTRIES + 1)), Signal(2)
         ran = self.ran
         entry, step, passes = Signal(ENTRY), Signal(2), Signal()
         m.d.sync += entry.eq(read.data)
@@ -144,16 +149,19 @@ class ColumnSequencer(wiring.Component):
         ]
 
         def advance():
-            with m.If(position + 1 == self.count):
+            with m.If(position + 1 == self.loop_end):
                 m.d.sync += [position.eq(self.loop_start), iteration.eq(iteration + 1)]
+            with m.Elif(position + 1 == self.starts):
+                m.d.sync += position.eq(self.loop_start)
             with m.Else():
                 m.d.sync += position.eq(position + 1)
 
-        starts = Signal()
-        m.d.comb += self.start.eq(starts)
+        starts, is_there = Signal(), Signal()
+        m.d.sync += is_there.eq(position != self.loop_end)
+        m.d.comb += [self.start.eq(starts), self.works.eq(self.run & is_there)]
         with m.FSM():
             with m.State("LIST"):
-                with m.If(self.run):
+                with m.If(self.works):
                     m.d.comb += table.enable.eq(1)
                     m.d.sync += [here.eq(entry), here_step.eq(step), here_wanted.eq(step[0] ^ entry.source_back)]
                     advance()
@@ -161,19 +169,24 @@ class ColumnSequencer(wiring.Component):
                         m.next = "NEXT"
                     with m.Else():
                         m.next = "START"
+                with m.If(self.resume):
+                    m.next = "NEXT"
             with m.State("NEXT"):
                 m.next = "LIST"
             with m.State("START"):
                 m.d.comb += starts.eq(1)
                 m.next = "RUNS"
             with m.State("RUNS"):
-                with m.If(self.reset):
+                with m.If(self.reset | self.resume):
                     m.next = "NEXT"
                 with m.Elif(self.encoder_finishes):
                     m.d.sync += ran.bit_select(here.job, 1).eq(here_step[0])
                     with m.If(here.source == INPUT_SOURCE):
                         m.d.sync += self.input_read.eq(here_step)
                     m.next = "LIST"
+        with m.If(self.resume):
+            m.d.sync += [position.eq(self.loop_start), iteration.eq(self.resume_step),
+                         self.input_read.eq(self.resume_step - 1)]
         with m.If(self.reset):
             m.d.sync += [position.eq(0), iteration.eq(0), ran.eq(~0), self.input_read.eq(~0)]
 
@@ -191,7 +204,7 @@ class ColumnSequencer(wiring.Component):
         """The descriptor's fields to the encoder, which keeps them, and to the fetch, for which they are kept here."""
         control = data.View(COLUMN_CONTROL, table.field_control[:8])
         m.d.comb += [
-            self.encoder_job.mode.eq(control.mode),
+            self.encoder_job.mode.eq(control.mode), self.encoder_job.rectify.eq(control.rectify),
             self.encoder_job.source_word.eq(Mux(here_step[0], table.field_odd_source_word, table.field_source_word)),
             self.encoder_job.length.eq(table.field_length),
             self.encoder_job.reference_word.eq(table.field_reference_word),
@@ -215,7 +228,7 @@ class CellSequencer(wiring.Component):
     -------
     descriptor_write : the host's write port
     count : In
-        Cell jobs a step.
+        Cell jobs a step; 0 runs none.
     run, reset : In(1)
     done, ran : In(COLUMN_JOBS)
         From the column engine and the column sequencer.
@@ -240,7 +253,9 @@ class CellSequencer(wiring.Component):
         job = Signal(cell_job_layout(self.params))
         waits = {name: Signal(WAIT, name=name) for name in ("wait_a", "wait_b", "wait_c")}
         started = Signal(CELL_JOBS, init=-1)
-        ready = valid[1] & self.run
+        works = Signal()
+        m.d.sync += works.eq(self.run & (self.count != 0))
+        ready = valid[1] & works
         # Partial sums must be complete, and the vector that will be written must have been read.
         for name, bits, wanted in (("wait_a", self.done, step), ("wait_b", self.done, step),
                                    ("wait_c", self.ran, ~step)):

@@ -100,6 +100,8 @@ class InputLoader(wiring.Component):
     run, reset : In(1)
     read : In(2)
         Last step, modulo 4, whose input was scanned.
+    resume : In(1), resume_step : In(2)
+        The next vector is for this step, modulo 4. What has come of one is forgotten.
     input : In(stream of ACTIVATION)
     output : Out(stream of word_layout)
         To the vector memory.
@@ -112,7 +114,7 @@ class InputLoader(wiring.Component):
         word = range(params.vector_depth // params.lanes)
         super().__init__({
             "base": In(word), "length": In(12),
-            "run": In(1), "reset": In(1), "read": In(2),
+            "run": In(1), "reset": In(1), "read": In(2), "resume": In(1), "resume_step": In(2),
             "input": In(stream.Signature(ACTIVATION)), "output": Out(stream.Signature(word_layout(params))),
             "done": Out(2, init=3), "count": Out(12),
         })
@@ -152,6 +154,7 @@ class InputLoader(wiring.Component):
                 self.output.p.address.eq(self.base + (taken >> lane_bits) + Mux(step[0], words, 0)),
             ]
         m.d.comb += self.output.p.elements.eq(elements)
-        with m.If(self.reset):
-            m.d.sync += [full.eq(0), taken.eq(0), step.eq(0), self.count.eq(0), self.done.eq(~0)]
+        with m.If(self.reset | self.resume):
+            first = Mux(self.resume, self.resume_step, 0)
+            m.d.sync += [full.eq(0), taken.eq(0), step.eq(first), self.count.eq(0), self.done.eq(first - 1)]
         return m

@@ -187,9 +187,9 @@ class SimulatedPort:
 def _build(board: Board, baud: int) -> Path:
     from .board_top import SimulatedBoardTop
 
-    # build_id: the digest of all that describes boards, too; the gateware tells it.
-    return build_library(f"board {board.name} {baud} {build_id()}", lambda: SimulatedBoardTop(board, baud), "sdram.v",
-                         "board.cpp")
+    # build_id: the digest of all that describes boards, too; the gateware tells it. A test's board may be another.
+    key = f"board {board.name} {board.parameters} {board.buffers} {baud} {build_id()}"
+    return build_library(key, lambda: SimulatedBoardTop(board, baud), "sdram.v", "board.cpp")
 
 
 _POINTER, _U32, _U64 = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64

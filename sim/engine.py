@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from amacrine.sw.errors import AmacrineError
-from amacrine.sw.layout import CLEAR, CLEARING, COUNTER_FIELDS, HALT, QUIET, RUN, Parameters, Register
-from amacrine.sw.program import Program, register_writes
+from amacrine.sw.layout import CLEAR, CLEARING, HALT, QUIET, RUN, Parameters, Register
+from amacrine.sw.program import Program, check_switch, register_writes, switch_writes
 
 from .build import Function, build_simulation, load_library
 
@@ -73,6 +73,7 @@ class SimulatedEngine:
         self._simulation = self._library.simulation_new()
         self._library.simulation_memory(self._simulation, latency, int(memory_stall * 256))
         self.program: Program | None = None
+        self._steps: dict[Program, int] = {}        # of the present sequence, by network
 
     def __enter__(self) -> SimulatedEngine:
         return self
@@ -115,9 +116,21 @@ class SimulatedEngine:
         """Start a new sequence: state zero, or as the program's initial state has it; counters zero."""
         assert self.program is not None, "load a program first"
         self._clear()
+        self._steps.clear()
         for address, value in self.program.initial:
             self.write(int(address), int(value))
         self.write(Register.CONTROL, RUN)
+
+    def switch(self, program: Program) -> None:
+        """Go on with another of the networks that were compiled together, where it was left, or at its first step."""
+        check_switch(self.program, program)
+        self._wait_until_quiet()
+        self.write(Register.CONTROL, HALT)
+        for address, value in switch_writes(program):
+            self.write(address, value)
+        self.write(Register.RESUME, self._steps.get(program, 0) % 4)
+        self.write(Register.CONTROL, RUN)
+        self.program = program
 
     def run(self, inputs: np.ndarray, *, pause: int = 0, idle: float = 0.0, stall: float = 0.0, seed: int = 1,
             progress: Callable[[int], None] | None = None) -> SimulatedRun:
@@ -131,7 +144,7 @@ class SimulatedEngine:
         progress : called with the number of steps finished, now and then
         """
         assert self.program is not None, "load a program first"
-        inputs = np.ascontiguousarray(inputs, np.int16)
+        inputs = np.ascontiguousarray(self.program.streamed(inputs), np.int16)
         steps, n_outputs = len(inputs), self.program.n_outputs
         outputs = np.empty((steps, n_outputs), np.int16)
         started, finished, words = (np.zeros(steps, np.uint64) for _ in range(3))
@@ -149,19 +162,23 @@ class SimulatedEngine:
                                     f"{done} of {steps}; this is a fault in Amacrine, please report it.")
             if progress:
                 progress(done)
-        return SimulatedRun(outputs, started, finished, words)
+        self._steps[self.program] = self._steps.get(self.program, 0) + steps
+        return SimulatedRun(self.program.restored(outputs), started, finished, words)
 
     def counters(self) -> dict[str, dict[str, int]]:
-        """Counters since the sequence's start, by job; waits until work in anticipation is done."""
+        """Counters since the sequence's start, by job and pass; waits until work in anticipation is done."""
         assert self.program is not None, "load a program first"
-        while not self.read(Register.CONTROL) & QUIET:
-            self._idle(64)
+        self._wait_until_quiet()
         self.write(Register.CONTROL, HALT)
         self._idle(8)       # the last counts are on their way to their records
-        counters = {job.name: {name: self.read(Register.COUNTERS + 8 * job.number + field)
-                           for field, name in enumerate(COUNTER_FIELDS)} for job in self.program.jobs}
+        counters = {each.name: {name: self.read(each.address + field) for field, name in enumerate(each.names)}
+                    for each in self.program.counters()}
         self.write(Register.CONTROL, RUN)
         return counters
+
+    def _wait_until_quiet(self) -> None:
+        while not self.read(Register.CONTROL) & QUIET:
+            self._idle(64)
 
     def _clear(self) -> None:
         """Stop and clear."""

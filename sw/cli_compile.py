@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
-from . import nsnet2, options
+from . import nsnet2, options, silero
+from .cli_run import GATEWARE, NSNET2, SILERO, THRESHOLDS
 from .compile import compile_network
 from .errors import AmacrineError
 from .files import check_writable, write_atomically
@@ -23,7 +25,7 @@ from .workload import check_threshold_names, network_inputs
 
 
 @click.command("compile")
-@click.argument("model", metavar="nsnet2|MODEL.onnx")
+@click.argument("model", metavar="nsnet2|silero-vad|MODEL.onnx")
 @click.option("-o", "--out", "out_path", type=options.FILE, required=True, metavar="PROGRAM",
               help="The program file to write.")
 @options.calibration
@@ -36,29 +38,35 @@ def compile_(model: str, out_path: Path, calibration: Path | None, theta: str | 
              settings: tuple[str, ...], no_anticipation: bool) -> None:
     """Compile a network to a program file: weight image and descriptors (docs/program.md).
 
-    The same input gives the same bytes. Number formats are chosen from --calibration, which only nsnet2
-    brings itself.
+    The same input gives the same bytes. Number formats are chosen from --calibration, which only nsnet2 and silero-vad
+    bring themselves. Convolutions need a CNN engine (--parameter conv_macs=16), which silero-vad asks for itself.
     """
     check_writable(out_path)
-    parameters = options.parameters(pes, settings)
-    builtin = model == "nsnet2"
-    thresholds = parse_thresholds(theta) if theta is not None else nsnet2.THRESHOLDS if builtin else {}
-    network = load_onnx(nsnet2.model_path() if builtin else model)
+    parameters = options.parameters(pes, settings, GATEWARE.get(model))
+    thresholds = parse_thresholds(theta) if theta is not None else THRESHOLDS.get(model, {})
+    network = _network(model)
     check_threshold_names(network, thresholds)
-    inputs = _calibration(network, builtin, calibration)
+    inputs = _calibration(model, network, calibration)
     with clock("quantising"):
         quantised = quantise(network, inputs, thresholds)
     program = compile_network(quantised, parameters, anticipate=not no_anticipation)
     program.save(out_path)
-    click.echo(f"{out_path}: {len(program.weights):,} words of {pes} weights, {len(program.jobs)} column jobs, "
+    passes = f", {len(program.passes)} passes of the CNN engine" if len(program.passes) else ""
+    click.echo(f"{out_path}: {len(program.weights):,} words of {pes} weights, {len(program.jobs)} column jobs{passes}, "
                f"checksum {program.checksum()[:16]}")
 
 
-def _calibration(network: Network, builtin: bool, path: Path | None) -> Any:
-    if builtin and path is not None:
-        raise AmacrineError("nsnet2 brings its own calibration data; leave out --calibration")
-    if builtin:
-        return nsnet2.calibration_features()
+def _network(model: str) -> Network:
+    if model == SILERO:
+        return silero.load_network()
+    return load_onnx(nsnet2.model_path() if model == NSNET2 else model)
+
+
+def _calibration(model: str, network: Network, path: Path | None) -> np.ndarray:
+    if model in THRESHOLDS and path is not None:
+        raise AmacrineError(f"{model} brings its own calibration data; leave out --calibration")
+    if model in THRESHOLDS:
+        return (silero.calibration_features if model == SILERO else nsnet2.calibration_features)()
     if path is None:
         raise AmacrineError("number formats are chosen from typical inputs: give some with --calibration CAL.npy")
     return network_inputs(network, path)
@@ -87,6 +95,9 @@ def info(path: Path, json_path: Path | None) -> None:
         "column list": f"{len(program.entries)} entries, {program.loop_start} of them once a sequence",
         "gateware": parameters,
     }
+    if program.conv_jobs:
+        figures["convolutions"] = (f"{len(program.conv_jobs)} passes, "
+                                   f"{sum(each.kernel_bytes for each in program.conv_jobs):,} bytes of kernels")
     width = max(map(len, figures))
     for name, value in figures.items():
         click.echo(f"{name:<{width}}  {value}")

@@ -49,7 +49,7 @@ def demo(folder: Path, clip: str, frames: int | None) -> None:
         dense = quantise(workload.network, workload.calibration)
     stage(4, "golden model at Θ = 0, where nothing changes but rounding")
     parameters = Parameters()
-    in_dense = execute_golden(workload, dense, parameters.pes)
+    in_dense = execute_golden(workload, dense, parameters)
     network = with_thresholds(dense, nsnet2.THRESHOLDS)
     compile_network(network, parameters).save(folder / "nsnet2.program")
     stage(5, "golden model with thresholds, and the same on the simulated hardware")

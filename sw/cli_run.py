@@ -10,6 +10,8 @@ import numpy as np
 from amacrine.sim.build import check_tools
 
 from . import nsnet2, options, silero
+from .cascade import HANGOVER_S
+from .cli_cascade import cascade
 from .device import Device
 from .errors import AmacrineError, DiffersError
 from .execute import Execution, execute_board, execute_float, execute_golden, execute_simulated
@@ -31,12 +33,13 @@ from .workload import (
     load_vectors,
 )
 
-NSNET2, SILERO = "nsnet2", "silero-vad"
+NSNET2, SILERO, CASCADE = "nsnet2", "silero-vad", "cascade"
 THRESHOLDS = {NSNET2: nsnet2.THRESHOLDS, SILERO: silero.THRESHOLDS}    # of models that bring their own
+GATEWARE: dict[str, dict[str, int]] = {SILERO: silero.GATEWARE, CASCADE: silero.GATEWARE}     # that a model needs
 
 
 @click.command()
-@click.argument("model", metavar="nsnet2|silero-vad|MODEL.onnx")
+@click.argument("model", metavar="nsnet2|silero-vad|cascade|MODEL.onnx")
 @click.argument("input_path", metavar="INPUT", type=options.FILE)
 @click.option("--out", "out_path", type=options.FILE, metavar="FILE", help="Where the output goes.")
 @click.option("--engine", type=click.Choice(["float", "golden", "sim", "board"]), default="golden", show_default=True,
@@ -48,6 +51,8 @@ THRESHOLDS = {NSNET2: nsnet2.THRESHOLDS, SILERO: silero.THRESHOLDS}    # of mode
 @click.option("--picture", "picture_path", type=options.FILE, metavar="FILE.png",
               help="Draw spectrograms and weight fetches (nsnet2), or the probability of speech (silero-vad).")
 @click.option("--frames", type=click.IntRange(min=1), metavar="N", help="Only the first N frames.")
+@click.option("--hangover", "hangover_s", type=click.FloatRange(min=0), default=HANGOVER_S, show_default=True,
+              metavar="S", help="Seconds for which the gate stays open after the last speech (cascade only).")
 @options.pes
 @options.parameter
 @options.latency
@@ -58,35 +63,44 @@ THRESHOLDS = {NSNET2: nsnet2.THRESHOLDS, SILERO: silero.THRESHOLDS}    # of mode
 @click.pass_context
 def run(ctx: click.Context, model: str, input_path: Path, out_path: Path | None, engine: str, theta: str | None,
         calibration: Path | None, reference_path: Path | None, picture_path: Path | None, frames: int | None,
-        pes: int, settings: tuple[str, ...], latency: int, port: str | None, baud: int, timeout: float,
-        json_path: Path | None) -> None:
+        hangover_s: float, pes: int, settings: tuple[str, ...], latency: int, port: str | None, baud: int,
+        timeout: float, json_path: Path | None) -> None:
     """Run a network over a sequence and say what it cost.
 
     \b
     amacrine run nsnet2 NOISY.wav --out CLEAN.wav
     amacrine run silero-vad SPEECH.wav --picture SPEECH.png
+    amacrine run cascade RECORDING.wav --out CLEAN.wav
     amacrine run MODEL.onnx INPUTS.npy --out OUTPUTS.npy
+    amacrine run MODEL.onnx IMAGES.npy --engine sim --parameter conv_macs=16
     amacrine run MODEL.onnx INPUTS.npy --out OUTPUTS.npy --engine board --port /dev/ttyUSB0
 
     INPUTS.npy holds input vectors (T, n) in real units, or maps such as (T, channels, rows, columns); OUTPUTS.npy will
     hold vectors. Without --calibration, the
     inputs themselves serve to choose number formats. With --engine sim or board, the golden model runs, too, and
     every output and every count of the hardware is compared with it; if any differs, the exit code is 1. A board
-    brings its own parameters (--pes and so on).
+    brings its own parameters (--pes and so on). Convolutions need a CNN engine, which silero-vad and cascade ask for
+    themselves.
     """
     for path in filter(None, (out_path, picture_path, json_path)):
         check_writable(path)
     check_engine(ctx, engine, port)
-    options.parameters(pes, settings)
+    chosen = options.parameters(pes, settings, GATEWARE.get(model))
     thresholds = parse_thresholds(theta) if theta is not None else THRESHOLDS.get(model, {})
     if engine == "sim":
         check_tools()
+    if model == CASCADE:
+        refuse(ctx, "the cascade", "theta", "calibration", "reference_path", "picture_path", "frames")
+        device = ctx.with_resource(Device.open(port, baud, timeout)) if port is not None else None
+        parameters = device.info.parameters if device else chosen
+        return cascade(input_path, engine, hangover_s, device, parameters, latency, out_path, json_path)
+    refuse(ctx, model, "hangover_s")
     if picture_path is not None:
         need("matplotlib", extra="plot")
     workload, notes = load(model, input_path, calibration, reference_path, frames, picture_path, engine)
     check_threshold_names(workload.network, thresholds)
     device = ctx.with_resource(Device.open(port, baud, timeout)) if port is not None else None
-    parameters = device.info.parameters if device else options.parameters(pes, settings)
+    parameters = device.info.parameters if device else chosen
     trace = picture_path is not None and model == NSNET2
     if engine == "float":
         execution = execute_float(workload)
@@ -97,7 +111,7 @@ def run(ctx: click.Context, model: str, input_path: Path, out_path: Path | None,
         with clock("quantising"):
             network = quantise(workload.network, workload.calibration, thresholds)
         if engine == "golden":
-            execution = execute_golden(workload, network, pes, trace)
+            execution = execute_golden(workload, network, parameters, trace)
         elif device is None:
             execution = execute_simulated(workload, network, parameters, latency, trace)
         else:
@@ -121,6 +135,12 @@ def check_engine(ctx: click.Context, engine: str, port: str | None) -> None:
             raise AmacrineError(f"{names[0]} is fixed in the board's gateware; leave it out")
     elif names := options.given(ctx, "port", "baud", "timeout"):
         raise AmacrineError(f"{names[0]} is for --engine board only; leave it out for --engine {engine}")
+
+
+def refuse(ctx: click.Context, model: str, *names: str) -> None:
+    """Refuse options that do not belong to a model."""
+    if found := options.given(ctx, *names):
+        raise AmacrineError(f"{found[0]} is not for {model}; leave it out")
 
 
 def load(model: str, input_path: Path, calibration: Path | None, reference_path: Path | None,

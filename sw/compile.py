@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
+from .conv_compile import ConvProgram, compile_convs
+from .conv_counts import kernel_bytes, pass_name
+from .conv_layout import PASS_FIELDS, SLAB_FIELDS
 from .errors import AmacrineError
 from .fixed import PRE_FRAC, STATE_FRAC
 from .layout import (
@@ -13,6 +18,7 @@ from .layout import (
     CELL_JOBS,
     COLUMN_FIELDS,
     COLUMN_JOBS,
+    INPUT_SOURCE,
     LIST_ENTRIES,
     MAX_VECTOR,
     CellKind,
@@ -20,9 +26,10 @@ from .layout import (
     Function,
     Parameters,
     Register,
+    Route,
 )
-from .program import Program, ProgramJob
-from .qlayers import QGRU, QLSTM, Job, QConv, QDense, QLayer, Source, layer_jobs, result_frac
+from .program import Program, ProgramJob, ProgramPass
+from .qlayers import QGRU, QLSTM, Job, QConv, QDense, QLayer, layer_jobs, result_frac
 from .quantised import QuantisedNetwork
 from .schedule import Entry, schedule
 
@@ -31,6 +38,7 @@ FUNCTIONS = {"identity": Function.IDENTITY, "relu": Function.RELU, "sigmoid": Fu
 GRU_GROUPS = (2, 0, 1, 3)
 """Partial sums of a GRU in memory: n_x, r, z, n_h, so that the columns of either source go to three in a row."""
 GRU_INPUT_GATES = (2, 0, 1)
+MODES = {"delta": ColumnMode.DELTA, "threshold": ColumnMode.THRESHOLD, "map": ColumnMode.MAP}
 BIAS_DIGITS = (1, 1 << 8, -(1 << 16))
 """Event values of a bias job: the bias is written as a sum of int8 multiples of them, the last one repeated."""
 
@@ -63,6 +71,7 @@ class Layout:
     weights: list[np.ndarray] = field(default_factory=list)
     jobs: list[ProgramJob] = field(default_factory=list)
     columns: list[list[int]] = field(default_factory=list)
+    cells: list[list[int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         p = self.parameters
@@ -93,6 +102,16 @@ class Layout:
                    "threshold": job.theta}
         self.columns.append([fields.get(name, 0) for name in COLUMN_FIELDS])
 
+    def add_cell_job(self, fields: dict[str, int]) -> None:
+        self.cell_jobs.take(1)
+        self.cells.append([fields.get(name, 0) for name in CELL_FIELDS])
+
+    def check(self, network: str) -> None:
+        """Refuse what does not fit."""
+        for region in (self.vectors, self.references, self.states, self.psums, self.image, self.column_jobs,
+                       self.cell_jobs):
+            region.check(network)
+
 
 def compile_network(network: QuantisedNetwork, parameters: Parameters | None = None, *,
                     anticipate: bool = True) -> Program:
@@ -100,79 +119,146 @@ def compile_network(network: QuantisedNetwork, parameters: Parameters | None = N
 
     Parameters
     ----------
-    network : from ``quantise``
+    network : from ``quantise``; its convolutions need a CNN engine
     parameters : of the gateware; a program that does not fit is refused, with the limit and by how much
     anticipate : fetch recurrent columns of the next step before its input has come; the results are the same
     """
+    return compile_together([network], parameters, anticipate=anticipate)[0]
+
+
+def compile_together(networks: Sequence[QuantisedNetwork], parameters: Parameters | None = None, *,
+                     anticipate: bool = True) -> list[Program]:
+    """Lay several networks out side by side, each with a sequence of its own.
+
+    The programs that are returned, one a network, have everything in common that a device is loaded with, so
+    each of them loads all. They differ in what the device is told when it goes on with another network
+    (``program.switch_writes``), and name the jobs of their own network only. Only one may have convolutions.
+    """
     parameters = parameters or Parameters()
     layout = Layout(parameters)
-    _refuse_convolutions(network)
-    network = _with_rectifiers(network)
-    _check_sizes(network, parameters)
-    source = input_address = layout.vector(network.n_inputs)
-    layout.vector(network.n_inputs)         # the input's second place, right behind
-    cells, outputs, input_jobs, recurrent_jobs = [], [], [], []
-    for number, layer in enumerate(network.layers):
+    names = " and ".join(network.name for network in networks)
+    places = [_place(layout, network, anticipate) for network in networks]
+    if sum(place.head is not None for place in places) > 1:
+        raise AmacrineError(f"Of the networks {names!r}, more than one has convolutions; the CNN engine serves one.")
+    layout.check(names)
+    starts = [Entry(job.number, source=0).encode() for job in layout.jobs if job.encoder == "bias"]     # read no vector
+    entries = starts + [entry for place in places for entry in place.loop]
+    if len(entries) > LIST_ENTRIES:
+        raise AmacrineError(f"Network {names!r} needs {len(entries)} column list entries, and the "
+                            f"gateware has {LIST_ENTRIES}; use fewer layers.")
+    heads = [place.head for place in places if place.head]
+    arrays: dict[str, Any] = {
+        "weights": np.concatenate(layout.weights), "columns": _rows(layout.columns, COLUMN_FIELDS),
+        "cells": _rows(layout.cells, CELL_FIELDS), "entries": np.array(entries, np.uint16),
+        "initial": np.concatenate([place.initial for place in places]),
+        "passes": heads[0].passes if heads else _rows([], PASS_FIELDS),
+        "slabs": heads[0].slabs if heads else _rows([], SLAB_FIELDS),
+    }
+    shape = next((place.convs[0].shape for place in places if place.convs), None)
+    if shape:
+        arrays |= {"map_channels": shape.in_channels, "map_positions": shape.in_height * shape.in_width}
+    programs, loop_end = [], len(starts)
+    for place in places:
+        loop_start, loop_end = loop_end, loop_end + len(place.loop)
+        programs.append(Program(**(place.header | arrays), loop_start=loop_start, loop_end=loop_end))
+    return programs
+
+
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """A network's part of a program.
+
+    Parameters
+    ----------
+    convs, head : its convolutions, and what they became
+    loop : the column list of a step
+    initial : register writes
+    header : what else its program has of its own
+    """
+
+    convs: Sequence[QConv]
+    head: ConvProgram | None
+    loop: list[int]
+    initial: np.ndarray
+    header: dict[str, Any]
+
+
+def _place(layout: Layout, network: QuantisedNetwork, anticipate: bool) -> _Place:
+    """Lay out one network behind those that are there."""
+    parameters, first_job, first_cell = layout.parameters, len(layout.jobs), len(layout.cells)
+    convs = [layer for layer in network.layers if isinstance(layer, QConv)]
+    layers = network.layers[len(convs) :]       # convolutions come first, or there would be no such network
+    head = _compile_head(layout, convs) if convs else None
+    _check_sizes(layers, parameters)
+    route, source = _route(layers, head), 0
+    if route in (Route.VECTOR, Route.MAP_TO_VECTOR):
+        source = layout.vector(layers[0].input.n)
+        layout.vector(layers[0].input.n)        # the input's second place, right behind
+    input_word = source // parameters.lanes
+    reads = _Reads(source, True, head.output_order if head else None, route == Route.MAP_TO_EVENTS)
+    cells, input_jobs, recurrent_jobs = [], [], []
+    for number, layer in enumerate(layers):
         output = layout.vector(layer.size)
         input_jobs.append(len(layout.jobs))
         recurrent_jobs.append(None if isinstance(layer, QDense) else len(layout.jobs) + 1)
-        cells.append(_add_layer(layout, layer, number, source, output))
-        outputs.append(output)
-        source = output
-    bias_jobs = [job.number for job in layout.jobs if job.encoder == "bias"]
-    cell_rows = []
+        cells.append(_add_layer(layout, layer, first_cell + number, reads, output))
+        reads = _Reads(output)
     for number, cell in enumerate(cells):
         next_input = input_jobs[number + 1] if number + 1 < len(cells) else None
         cell |= {"wait_a": _wait(input_jobs[number]), "wait_b": _wait(recurrent_jobs[number]),
                  "wait_c": _wait(next_input)}
         cell["control"] |= (number == len(cells) - 1) << 14
-        cell_rows.append([cell.get(name, 0) for name in CELL_FIELDS])
-    layout.cell_jobs.take(len(cells))
-    for region in (layout.vectors, layout.references, layout.states, layout.psums, layout.image,
-                   layout.column_jobs, layout.cell_jobs):
-        region.check(network.name)
-    starts = [Entry(job, source=0) for job in bias_jobs]      # bias jobs read no vector
-    loop = schedule(layout.jobs, input_jobs, recurrent_jobs, anticipate=anticipate)
-    entries = [entry.encode() for entry in starts + loop]
-    if len(entries) > LIST_ENTRIES:
-        raise AmacrineError(f"Network {network.name!r} needs {len(entries)} column list entries, and the "
-                            f"gateware has {LIST_ENTRIES}; use fewer layers.")
-    return Program(
-        network=network.name, parameters=parameters, n_inputs=network.n_inputs, input_frac=network.input_frac,
-        n_outputs=network.n_outputs, output_frac=network.output_frac, input_word=input_address // parameters.lanes,
-        loop_start=len(starts), jobs=tuple(layout.jobs),
-        weights=np.concatenate(layout.weights), columns=np.array(layout.columns, np.uint16),
-        cells=np.array(cell_rows, np.uint16), entries=np.array(entries, np.uint16),
-        initial=_initial_writes(network, outputs, cells),
-    )
+        layout.add_cell_job(cell)
+    loop = [entry if entry.source == INPUT_SOURCE else replace(entry, source=first_cell + entry.source)
+            for entry in schedule(layout.jobs, input_jobs, recurrent_jobs, anticipate=anticipate)]
+    return _Place(convs, head, [entry.encode() for entry in loop], _initial_writes(layers, cells), {
+        "network": network.name, "parameters": parameters, "n_inputs": network.n_inputs,
+        "input_frac": network.input_frac, "n_outputs": network.n_outputs, "output_frac": network.output_frac,
+        "route": route, "input_word": input_word, "input_length": layers[0].input.n if layers else 0,
+        "map_channels": 0, "map_positions": 0,
+        "jobs": tuple(layout.jobs[first_job:]), "conv_jobs": _name_passes(convs, head),
+        "input_order": (head.input_order if head else np.empty(0)).astype(np.int32),
+        "output_order": (head.output_order if head and not layers else np.empty(0)).astype(np.int32)})
 
 
-def _refuse_convolutions(network: QuantisedNetwork) -> None:
-    for layer in network.layers:
-        if isinstance(layer, QConv):
-            raise AmacrineError(f"Layer {layer.name!r} is a convolution; this gateware has no CNN engine. "
-                                "Use the golden engine.")
+def _compile_head(layout: Layout, convs: Sequence[QConv]) -> ConvProgram:
+    """The convolutions, their kernels in the weight image."""
+    parameters = layout.parameters
+    if parameters.conv is None:
+        raise AmacrineError(f"Layer {convs[0].name!r} is a convolution, and this gateware has no CNN engine; generate "
+                            "it with one (--parameter conv_macs=16), or use the golden engine.")
+    head = compile_convs(convs, parameters.conv, parameters.pes, first_word=layout.image.used)
+    layout.add_weights(head.kernels)
+    return head
 
 
-def _with_rectifiers(network: QuantisedNetwork) -> QuantisedNetwork:
-    """The network with a unit matrix and a ReLU before each layer that rectifies its input.
-
-    The encoders of this gateware do not rectify. The additional layer changes no bit: its weights are 1, and its
-    vectors have the format of those it reads.
-    """
-    layers: list[QLayer] = []
-    for layer in network.layers:
-        if isinstance(layer, QDense) and layer.input.rectify:
-            source = layer.input
-            unit = Source(np.eye(source.n, dtype=np.int8), 0, source.input_frac, "delta", 0)
-            layers.append(QDense(f"{layer.name}.relu", unit, np.zeros(source.n, np.int32), "relu", source.input_frac))
-            layer = replace(layer, input=replace(source, rectify=False))
-        layers.append(layer)
-    return replace(network, layers=tuple(layers)) if len(layers) > len(network.layers) else network
+def _name_passes(convs: Sequence[QConv], head: ConvProgram | None) -> tuple[ProgramPass, ...]:
+    """The passes as reports name them."""
+    plans = head.plans if head else ()
+    firsts = [number for number, (layer, _) in enumerate(plans) if not number or plans[number - 1][0] != layer]
+    return tuple(ProgramPass(pass_name(convs[layer].name, number - firsts[layer]), convs[layer].name, number,
+                             plan.out_first, plan.channels, kernel_bytes(plan))
+                 for number, (layer, plan) in enumerate(plans))
 
 
-def _check_sizes(network: QuantisedNetwork, parameters: Parameters) -> None:
-    for layer in network.layers:
+def _route(layers: Sequence[QLayer], head: ConvProgram | None) -> Route:
+    """Where inputs go: as events past the encoder if that would only leave out zeros."""
+    if head is None:
+        return Route.VECTOR
+    if not layers:
+        return Route.MAP_TO_HOST
+    first = layers[0]
+    plain = first.input.encoder == "threshold" and first.input.theta <= 1 and not first.input.rectify
+    return Route.MAP_TO_EVENTS if plain and isinstance(first, QDense) else Route.MAP_TO_VECTOR
+
+
+def _rows(rows: Sequence[Sequence[int]], fields: Sequence[str]) -> np.ndarray:
+    """Descriptors, uint16 (rows, fields); there may be none."""
+    return np.array(rows, np.uint16).reshape(-1, len(fields))
+
+
+def _check_sizes(layers: Sequence[QLayer], parameters: Parameters) -> None:
+    for layer in layers:
         for name, job in layer_jobs(layer).items():
             words = len(job.gates) * _blocks(job.height, parameters.pes)
             for length, what in ((job.source.n, "columns"), (layer.size, "units"), (words, "weight words a column")):
@@ -189,8 +275,32 @@ def _wait(job: int | None) -> int:
     return 0 if job is None else job | 1 << 15
 
 
-def _add_layer(layout: Layout, layer: QLayer, cell: int, source: int, output: int) -> dict[str, int]:
-    """Column jobs, weights and partial sums of a layer; returns its cell descriptor's fields."""
+@dataclass(frozen=True, eq=False)
+class _Reads:
+    """What a layer reads.
+
+    Parameters
+    ----------
+    address : of the vector
+    is_input : it is the network's input, which has two places
+    order : of its elements, if it is not their own
+    mapped : it is no vector, but the non-zero elements of a map
+    """
+
+    address: int
+    is_input: bool = False
+    order: np.ndarray | None = None
+    mapped: bool = False
+
+
+def _add_layer(layout: Layout, layer: QLayer, cell: int, reads: _Reads, output: int) -> dict[str, int]:
+    """Column jobs, weights and partial sums of a layer; returns its cell descriptor's fields.
+
+    Parameters
+    ----------
+    cell : number of its cell job
+    output : address of the vector that it makes
+    """
     parameters = layout.parameters
     blocks = _blocks(layer.size, parameters.pes)
     groups = 1 if isinstance(layer, QDense) else 4
@@ -202,17 +312,19 @@ def _add_layer(layout: Layout, layer: QLayer, cell: int, source: int, output: in
         recurrent = job.source is not layer.input
         words = pack_columns(job, GRU_INPUT_GATES if isinstance(layer, QGRU) and not recurrent else None,
                              parameters.pes)
+        if reads.order is not None and not recurrent:
+            words = words[reads.order]
         delta = job.source.encoder == "delta"
         length = -(-job.source.n // parameters.lanes)
+        encoder, theta = ("map", 0) if reads.mapped else (job.source.encoder, job.source.theta)
         layout.add_column_job(
-            ProgramJob(name, len(layout.jobs), job.source.n, job.source.rows, words.shape[1],
-                       job.source.encoder, job.source.theta),
-            source_word=(vector := (output if recurrent else source) // parameters.lanes), length=length,
-            odd_source_word=vector + (length if cell == 0 and not recurrent else 0),    # the input has two places
+            ProgramJob(name, len(layout.jobs), job.source.n, job.source.rows, words.shape[1], encoder, theta),
+            source_word=(vector := (output if recurrent else reads.address) // parameters.lanes), length=length,
+            odd_source_word=vector + (length if reads.is_input and not recurrent and not reads.mapped else 0),
             reference_word=layout.references.take(length * parameters.lanes) // parameters.lanes if delta else 0,
             weights=layout.add_weights(words), bias=bias,
             psum=psum + (blocks if recurrent and isinstance(layer, QGRU) else 0),
-            control=(ColumnMode.DELTA if delta else ColumnMode.THRESHOLD) | cell << 4,
+            control=MODES[encoder] | job.source.rectify << 2 | cell << 4,
         )
     words = pack_bias(_bias_groups(layer), parameters.pes)
     layout.add_column_job(
@@ -274,13 +386,14 @@ def _pack(weight: np.ndarray, pes: int) -> np.ndarray:
     return np.moveaxis(padded, -1, 0).reshape(n, -1, pes)
 
 
-def _initial_writes(network: QuantisedNetwork, outputs: list[int], cells: list[dict[str, int]]) -> np.ndarray:
+def _initial_writes(layers: Sequence[QLayer], cells: Sequence[dict[str, int]]) -> np.ndarray:
     """Register writes for initial states that are not zero (clearing has zeroed the others)."""
     writes = []
-    for layer, vector, cell in zip(network.layers, outputs, cells, strict=True):
-        if isinstance(layer, QDense | QConv):
+    for layer, cell in zip(layers, cells, strict=True):
+        if not isinstance(layer, QGRU | QLSTM):
             continue
         inner = layer.initial_s if isinstance(layer, QGRU) else layer.initial_c
-        for base, values in ((Register.VECTOR + vector, layer.initial_h), (Register.STATE + cell["state"], inner)):
+        for base, values in ((Register.VECTOR + cell["vector"], layer.initial_h),
+                             (Register.STATE + cell["state"], inner)):
             writes += [(base + i, int(value)) for i, value in enumerate(values) if value]
     return np.array(writes, np.int32).reshape(-1, 2)

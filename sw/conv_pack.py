@@ -234,7 +234,7 @@ def pack_pass(weight: np.ndarray, bias: np.ndarray, plan: ConvPass) -> np.ndarra
     weight : int8 (out_channels, in_channels / groups, kernel height, kernel width), of the whole layer
     bias : int32 (out_channels,)
     """
-    return np.concatenate([_pack_bias(bias, plan), _pack_kernels(weight, plan)])
+    return np.concatenate([_pack_bias(bias, plan), pack_kernels(weight, plan)])
 
 
 def _pack_bias(bias: np.ndarray, plan: ConvPass) -> np.ndarray:
@@ -245,7 +245,8 @@ def _pack_bias(bias: np.ndarray, plan: ConvPass) -> np.ndarray:
     return words.reshape(-1, plan.macs // 4).view(np.int8)
 
 
-def _pack_kernels(weight: np.ndarray, plan: ConvPass) -> np.ndarray:
+def pack_kernels(weight: np.ndarray, plan: ConvPass) -> np.ndarray:
+    """Kernels of a pass alone: int8 (kernel_words, P)."""
     x, q, cp = plan.x, 1 << plan.q_shift, plan.block_channels
     outputs = weight[plan.out_first : plan.out_first + plan.channels][:, :, plan.y.order]
     padded = np.zeros((plan.blocks * cp, *outputs.shape[1:3], x.kernel + 1), np.int8)   # a column of zeros at the end

@@ -26,9 +26,9 @@ from .errors import (
     SilentError,
     WrongDeviceError,
 )
-from .layout import COUNTER_FIELDS, HALT, QUIET, RUN, Parameters, Register
+from .layout import HALT, QUIET, RUN, Parameters, Register
 from .port import Port, SerialPort
-from .program import Program, register_writes
+from .program import Program, check_switch, register_writes, switch_writes
 from .protocol import BAUD, LINK_REGISTERS, MAX_DATA, MEMORY_RANGE, VERSION, LinkRegister, Operation, Status
 from .stream import GONE, Stream
 from .transport import Link, LinkStatistics, Request
@@ -87,6 +87,7 @@ class Device:
         self._link = Link(port, timeout, tries)
         self._patience = timeout * tries
         self._stream: Stream | None = None
+        self._steps: dict[tuple[tuple[int, int], ...], int] = {}   # of the present sequence, by `switch_writes`
         self.program: Program | None = None
         try:
             self.info = _identify(self._link)
@@ -151,8 +152,24 @@ class Device:
         self._halt(Operation.START, session)
         self.write_registers([(int(address), int(value)) for address, value in program.initial])
         self.write_registers([(Register.CONTROL, RUN)])
-        self._stream = Stream(self._link, session, program.n_inputs, program.n_outputs, self.info.input_elements,
-                              self.info.output_elements, self.info.clock_hz)
+        self._stream = Stream(self._link, session, program, self.info.input_elements, self.info.output_elements,
+                              self.info.clock_hz)
+        self._steps.clear()
+
+    def switch(self, program: Program) -> None:
+        """Go on with another of the networks that were compiled together, where it was left, or at its first step."""
+        present = self._loaded()
+        check_switch(present, program)
+        stream = self._under_way()
+        self._steps[tuple(switch_writes(present))] = stream.steps
+        self._rest()
+        self._check_session(stream)
+        self.write_registers(writes := switch_writes(program))
+        steps = self._steps.get(tuple(writes), 0)
+        self.write_registers([(Register.RESUME, steps % 4)])     # by itself: after the others, even if one is repeated
+        self.write_registers([(Register.CONTROL, RUN)])
+        stream.switch(program, steps)
+        self.program = program
 
     def stream(self, frames: np.ndarray | Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Continue the sequence; yields an int16 vector (n_outputs,) for each input vector, in order.
@@ -163,9 +180,7 @@ class Device:
             few vectors ahead, so that an output is yielded as soon as it is here, even while the next input is not.
         """
         self._loaded()
-        if self._stream is None:
-            raise AmacrineError("no sequence is under way after abort(); start one with reset()")
-        return self._stream.run(frames)
+        return self._under_way().run(frames)
 
     def run(self, inputs: np.ndarray, progress: Progress | None = None) -> DeviceRun:
         """Continue the sequence by T steps.
@@ -184,23 +199,35 @@ class Device:
         return DeviceRun(outputs, time.perf_counter() - start)
 
     def counters(self) -> dict[str, dict[str, int]]:
-        """Counters since the sequence's start, by job; waits until work in anticipation is done."""
-        program = self._loaded()
+        """Counters since the sequence's start, by job and pass; waits until work in anticipation is done."""
+        places = self._loaded().counters()
+        self._rest()
+        requests = [Request(Operation.READ_REGISTERS, len(place.names), place.address) for place in places]
+        counters = {place.name: dict(zip(place.names, _numbers(request.result().data, "<u4"), strict=True))
+                    for place, request in zip(places, self._link.ask_all(requests), strict=True)}
+        self._check_session(self._stream)
+        self.write_registers([(Register.CONTROL, RUN)])
+        return counters
+
+    def _under_way(self) -> Stream:
+        if self._stream is None:
+            raise AmacrineError("no sequence is under way after abort(); start one with reset()")
+        return self._stream
+
+    def _rest(self) -> None:
+        """Wait until nothing is left to do, and halt."""
         give_up = time.monotonic() + 10 * self._patience
         while not self.read_registers(Register.CONTROL)[0] & QUIET:
             if time.monotonic() > give_up:
                 raise SilentError("the engine does not come to rest; load the program again, and if that does not "
                                   "help, please report it")
         self.write_registers([(Register.CONTROL, HALT)])
-        requests = [Request(Operation.READ_REGISTERS, len(COUNTER_FIELDS), Register.COUNTERS + 8 * job.number)
-                    for job in program.jobs]
-        counters = {job.name: dict(zip(COUNTER_FIELDS, _numbers(request.result().data, "<u4"), strict=True))
-                    for job, request in zip(program.jobs, self._link.ask_all(requests), strict=True)}
+
+    def _check_session(self, stream: Stream | None) -> None:
+        """The sequence must be ours: what was read, or is about to be written, would be another host's."""
         [session] = self.read_registers(LINK_REGISTERS + LinkRegister.SESSION)
-        if self._stream is None or session != self._stream.session:
+        if stream is None or session != stream.session:
             raise SessionError(GONE)
-        self.write_registers([(Register.CONTROL, RUN)])
-        return counters
 
     def abort(self) -> None:
         """Stop what runs, whoever started it, so that memory can be reached; `reset` starts anew."""

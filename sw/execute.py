@@ -11,6 +11,7 @@ import numpy as np
 from amacrine.sim.engine import SimulatedEngine, SimulatedRun
 
 from .compile import compile_network
+from .conv_counts import PassCounts, expected_passes
 from .device import Device
 from .golden import Golden, GoldenRun
 from .layout import Parameters
@@ -50,6 +51,7 @@ def run_golden(network: QuantisedNetwork, inputs: np.ndarray, trace: bool = Fals
         {job: [step for part in parts for step in (part.trace or {})[job]] for job in parts[0].events}
         if trace else None,
         {job: np.concatenate([part.conv_macs[job] for part in parts]) for job in parts[0].conv_macs},
+        {job: np.sum([part.conv_nonzero[job] for part in parts], axis=0) for job in parts[0].conv_nonzero},
     )
 
 
@@ -78,13 +80,14 @@ def execute_float(workload: Workload) -> Execution:
     return Execution(outputs, replace(_stats(workload, outputs), wall_seconds=perf_counter() - start))
 
 
-def execute_golden(workload: Workload, network: QuantisedNetwork, pes: int, trace: bool = False) -> Execution:
-    """The golden model; its weight bytes are those of hardware with ``pes`` PEs."""
+def execute_golden(workload: Workload, network: QuantisedNetwork, parameters: Parameters,
+                   trace: bool = False) -> Execution:
+    """The golden model; its weight bytes are those of hardware with such parameters."""
     start = perf_counter()
     golden = run_golden(network, network.quantise_inputs(workload.inputs), trace)
     seconds = perf_counter() - start
     outputs = network.dequantise_outputs(golden.outputs)
-    stats = _stats(workload, outputs, job_stats(golden, pes), network)
+    stats = _stats(workload, outputs, job_stats(golden, parameters), network)
     return Execution(outputs, replace(stats, wall_seconds=seconds), golden)
 
 
@@ -95,10 +98,10 @@ def execute_simulated(workload: Workload, network: QuantisedNetwork, parameters:
     golden = run_golden(network, inputs, trace)
     simulation = run_simulated(program, inputs, latency)
     outputs = network.dequantise_outputs(simulation.run.outputs)
-    fault = difference(golden, simulation.run.outputs, simulation.counters, parameters.pes)
+    fault = difference(golden, simulation.run.outputs, simulation.counters, parameters)
     cycles = simulation.run.cycles_per_step
     stats = replace(
-        _stats(workload, outputs, job_stats(golden, parameters.pes, simulation.counters), network),
+        _stats(workload, outputs, job_stats(golden, parameters, simulation.counters), network),
         bit_exact=fault is None, cycles_mean=float(cycles.mean()), cycles_max=int(cycles.max()),
         wall_seconds=simulation.seconds)
     return Execution(outputs, stats, golden, fault)
@@ -114,8 +117,8 @@ def execute_board(workload: Workload, network: QuantisedNetwork, device: Device,
         run = device.run(inputs, progress=lambda done: progress.update(done - progress.n))
     counters = device.counters()
     outputs = network.dequantise_outputs(run.outputs)
-    fault = difference(golden, run.outputs, counters, parameters.pes, f"the board {device.info.board}")
-    stats = replace(_stats(workload, outputs, job_stats(golden, parameters.pes, counters), network),
+    fault = difference(golden, run.outputs, counters, parameters, f"the board {device.info.board}")
+    stats = replace(_stats(workload, outputs, job_stats(golden, parameters, counters), network),
                     bit_exact=fault is None, wall_seconds=run.seconds, board=device.info.board,
                     link=device.link_statistics())
     return Execution(outputs, stats, golden, fault)
@@ -139,7 +142,7 @@ def _stats(workload: Workload, outputs: np.ndarray, jobs: Sequence[JobStats] = (
 
 @dataclass(frozen=True, eq=False)
 class Simulation:
-    """What the simulated hardware did: its run, its counters by column job, and how long that took."""
+    """What the simulated hardware did: its run, its counters by job and pass, and how long that took."""
 
     run: SimulatedRun
     counters: dict[str, dict[str, int]]
@@ -157,7 +160,7 @@ def run_simulated(program: Program, inputs: np.ndarray, latency: int = 1) -> Sim
         return Simulation(run, engine.counters(), perf_counter() - start)
 
 
-def difference(golden: GoldenRun, outputs: np.ndarray, counters: dict[str, dict[str, int]], pes: int,
+def difference(golden: GoldenRun, outputs: np.ndarray, counters: dict[str, dict[str, int]], parameters: Parameters,
                hardware: str = "the simulated hardware") -> str | None:
     """What the hardware did otherwise than the golden model, first of all; None if nothing."""
     unequal = np.argwhere(outputs != golden.outputs)
@@ -165,7 +168,7 @@ def difference(golden: GoldenRun, outputs: np.ndarray, counters: dict[str, dict[
         step, element = unequal[0]
         return (f"{hardware} differs from the golden model, first in step {step}, element {element}: "
                 f"{outputs[step, element]} instead of {golden.outputs[step, element]}")
-    for job, counts in expected_counters(golden, pes).items():
+    for job, counts in expected_counters(golden, parameters).items():
         for name, count in counts.items():
             if counters[job][name] != count:
                 return (f"{hardware}'s outputs equal the golden model's, but it counted {counters[job][name]} {name} "
@@ -173,18 +176,27 @@ def difference(golden: GoldenRun, outputs: np.ndarray, counters: dict[str, dict[
     return None
 
 
-def expected_counters(golden: GoldenRun, pes: int) -> dict[str, dict[str, int]]:
-    """Events and weight words that the hardware should count, by job.
+def expected_counters(golden: GoldenRun, parameters: Parameters) -> dict[str, dict[str, int]]:
+    """What hardware with such parameters should count: events and weight words of each column job, and events, MAC
+    cycles and multiplications by zero of each pass of the CNN engine.
 
     When it has finished the last step, it has also fetched the recurrent columns of the one to come.
     """
     expected = {}
     for job, events in golden.events.items():
+        if job in golden.conv_macs:
+            continue
         ahead = golden.anticipated.get(job, 0)
-        total = int(events.sum())
-        words = int(golden.words(job, pes).sum())
-        expected[job] = {"events": total + ahead, "words": words + ahead * column_words(golden, job, pes)}
+        words = int(golden.words(job, parameters.pes).sum()) + ahead * column_words(golden, job, parameters.pes)
+        expected[job] = {"events": int(events.sum()) + ahead, "words": words}
+    for each in passes(golden, parameters):
+        expected[each.name] = {"events": each.events, "mac_cycles": each.mac_cycles, "zero_macs": each.zero_macs}
     return expected
+
+
+def passes(golden: GoldenRun, parameters: Parameters) -> list[PassCounts]:
+    """The passes of a run, if hardware with such parameters has a CNN engine."""
+    return list(expected_passes(golden, parameters.conv)) if parameters.conv else []
 
 
 def column_words(golden: GoldenRun, job: str, pes: int) -> int:
@@ -192,25 +204,39 @@ def column_words(golden: GoldenRun, job: str, pes: int) -> int:
     return len(golden.network.jobs[job].gates) * -(-golden.network.jobs[job].height // pes)
 
 
-def job_stats(golden: GoldenRun, pes: int, counters: dict[str, dict[str, int]] | None = None) -> list[JobStats]:
+def job_stats(golden: GoldenRun, parameters: Parameters,
+              counters: dict[str, dict[str, int]] | None = None) -> list[JobStats]:
     """Counts of each job; bytes are those on the weight port, with each gate padded to whole words."""
-    return [
-        JobStats(
+    made = []
+    for job, events in golden.events.items():
+        if job in golden.conv_macs:
+            made.append(_conv_stats(golden, job, parameters, counters))
+            continue
+        made.append(JobStats(
             job, columns=golden.columns(job), columns_skipped=golden.columns(job) - int(events.sum()),
-            weight_bytes=int(golden.words(job, pes).sum()) * pes,
-            dense_bytes=_dense_words(golden, job, pes) * pes,
+            weight_bytes=int(golden.words(job, parameters.pes).sum()) * parameters.pes,
+            dense_bytes=golden.columns(job) * column_words(golden, job, parameters.pes) * parameters.pes,
             cycles=None if counters is None else sum(
                 count for name, count in counters[job].items() if name != "events"),
-        )
-        for job, events in golden.events.items()
-    ]
+        ))
+    return made
 
 
-def _dense_words(golden: GoldenRun, job: str, pes: int) -> int:
-    """Weight words of all steps if nothing were left out; a convolution fetches all its kernels in any case."""
-    if job in golden.conv_macs:
-        return int(golden.words(job, pes).sum())
-    return golden.columns(job) * column_words(golden, job, pes)
+def _conv_stats(golden: GoldenRun, job: str, parameters: Parameters,
+                counters: dict[str, dict[str, int]] | None) -> JobStats:
+    """Counts of a convolution, all its passes together; it fetches all its kernels in every step."""
+    layer, steps = golden.network.jobs[job].layer.name, len(golden.events[job])
+    own = [each for each in passes(golden, parameters) if each.layer == layer]
+    columns, macs = golden.columns(job), parameters.conv.macs if parameters.conv else 0
+    weight_bytes = (sum(each.kernel_bytes for each in own) * steps if own
+                    else int(golden.words(job, parameters.pes).sum()) * parameters.pes)
+    return JobStats(
+        job, columns, columns - int(golden.events[job].sum()), weight_bytes, weight_bytes,
+        cycles=None if counters is None else sum(counters[each.name]["cycles"] for each in own),
+        macs=int(golden.conv_macs[job].sum()),
+        macs_done=sum(each.mac_cycles for each in own) * macs if own else None,
+        macs_by_zero=sum(each.zero_macs for each in own) if own else None,
+    )
 
 
 def thresholds_in_units(network: QuantisedNetwork) -> dict[str, float]:

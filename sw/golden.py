@@ -40,6 +40,7 @@ class GoldenRun:
     trace : job name to the events of each step, or None if not asked for
     conv_macs : convolution's job to its useful multiplications in each step, int64 (T,): those of an input that is
         not zero with a kernel element, for a sum within the result
+    conv_nonzero : convolution's job to the number of steps in which each input is not zero, int64 (n,)
     """
 
     network: QuantisedNetwork
@@ -48,6 +49,7 @@ class GoldenRun:
     anticipated: dict[str, int]
     trace: dict[str, list[StepEvents]] | None
     conv_macs: dict[str, np.ndarray] = field(default_factory=dict)
+    conv_nonzero: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def outputs(self) -> np.ndarray:
@@ -109,11 +111,14 @@ class Golden:
         traces: dict[str, list[StepEvents]] = {job: [] for job in self.network.jobs}
         macs: dict[str, list[np.ndarray]] = {
             layer.job_name: [] for layer in self._layers if isinstance(layer, ConvLayer)}
+        nonzero = {layer.job_name: np.zeros(layer.q.shape.n_inputs, np.int64) for layer in self._layers
+                   if isinstance(layer, ConvLayer)}
         for start in range(0, max(len(x), 1), BLOCK):
             vector = x[start : start + BLOCK].astype(np.int64)
             for layer in self._layers:
                 if isinstance(layer, ConvLayer):
                     macs[layer.job_name].append(layer.macs(vector))
+                    nonzero[layer.job_name] += np.count_nonzero(vector, axis=0)
                 vector, deltas = layer.run(vector)
                 vectors[layer.q.name].append(vector.astype(np.int16))
                 for job, delta in deltas.items():
@@ -127,6 +132,7 @@ class Golden:
             {layer.recurrent_name: layer.anticipated() for layer in self._recurrent_layers()},
             traces if trace else None,
             {job: np.concatenate(parts) for job, parts in macs.items()},
+            nonzero,
         )
 
     def state(self) -> dict[str, dict[str, np.ndarray]]:

@@ -161,7 +161,8 @@ class Register(IntEnum):
 
     IDENTITY = 0x0000     # read: 0x414D4143, "AMAC"
     CONTROL = 0x0001      # write: bit 0 halt and clear, 1 run, 2 halt; read: bit 0 clearing, 1 runs, 2 quiet
-    LIST_LOOP = 0x0002    # write: entry the column list starts a step at [7:0], entries in it [15:8]
+    LIST_LOOP = 0x0002    # write: list entry a step starts with [7:0], the one behind its last [15:8], and behind those
+                          # that run once a sequence [23:16]
     CELL_COUNT = 0x0003   # write: cell jobs a step
     INPUT = 0x0004        # write: first word in vector memory [15:0], length [31:16] of the input vector or flat map
     ROUTE = 0x0005        # write: a `Route`

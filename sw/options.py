@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ FILE = click.Path(path_type=Path)
 
 theta: Decorator = click.option(
     "--theta", metavar="Θ", help="Thresholds, such as 0.1 for all, or gru1.input=0.1,gru2=26lsb,recurrent=0.05. "
-    "[default: 0, for nsnet2 a chosen set]")
+    "[default: 0, for nsnet2 and silero-vad a chosen set]")
 calibration: Decorator = click.option(
     "--calibration", type=FILE, metavar="CAL.npy", help="Typical inputs (T, n) to choose number formats from.")
 pes: Decorator = click.option(
@@ -46,9 +46,15 @@ json_file: Decorator = click.option(
     "--json", "json_path", type=FILE, metavar="FILE", help="Also write the figures as JSON.")
 
 
-def parameters(pes: int, settings: Sequence[str]) -> Parameters:
-    """Gateware parameters from the options; AmacrineError for names or values that there are not."""
-    values: dict[str, int] = {}
+def parameters(pes: int, settings: Sequence[str], defaults: Mapping[str, int] | None = None) -> Parameters:
+    """Gateware parameters from the options; AmacrineError for names or values that there are not.
+
+    Parameters
+    ----------
+    pes, settings : of the options
+    defaults : parameters that the network needs, unless the settings say otherwise
+    """
+    values = dict(defaults or {})
     names = [name for name in Parameters().as_dict() if name != "pes"]
     for text in settings:
         name, _, value = text.partition("=")

@@ -25,7 +25,10 @@ class JobStats:
     columns_skipped : columns that were left out
     weight_bytes : bytes of weights fetched
     dense_bytes : bytes of weights that all columns together have
-    cycles : clock cycles in which the column engine was at this job, or None if not measured
+    cycles : clock cycles in which the hardware was at this job, or None if not measured
+    macs : of a convolution, multiplications of an input that is not zero for a result that there is; None otherwise
+    macs_done : all that the CNN engine's units did in the cycles in which they had work, or None if there is no engine
+    macs_by_zero : those of them by a weight of zero, lanes without an output channel included; likewise
     """
 
     name: str
@@ -34,6 +37,9 @@ class JobStats:
     weight_bytes: int
     dense_bytes: int
     cycles: int | None = None
+    macs: int | None = None
+    macs_done: int | None = None
+    macs_by_zero: int | None = None
 
 
 @dataclass(frozen=True)
@@ -161,8 +167,8 @@ def _finite(value: float | None) -> float | None:
 
 
 def table(stats: RunStats) -> str:
-    """The results as plain text: a line for each job, then one for each figure of the whole run."""
-    return "\n".join([*(_job_table(stats) if stats.jobs else []), *_figures(stats)]) + "\n"
+    """The results as plain text: a line for each job, more of convolutions, then one for each figure of the run."""
+    return "\n".join([*(_job_table(stats) if stats.jobs else []), *_conv_table(stats), *_figures(stats)]) + "\n"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -190,6 +196,22 @@ def _row(job: JobStats, frames: int) -> tuple[str, ...]:
         f"{job.dense_bytes / frames:,.0f}",
         "" if job.cycles is None else f"{job.cycles / frames:,.0f}",
     )
+
+
+def _conv_table(stats: RunStats) -> list[str]:
+    """Lines for what the CNN engine's multipliers do; none without an engine."""
+    rows: list[tuple[str, ...]] = [("convolution", "MACs/frame", "useful", "by zero", "MACs/cycle")]
+    for job in stats.jobs:
+        if job.macs is None or job.macs_done is None or job.macs_by_zero is None:
+            continue
+        rows.append((
+            _layer(job), f"{job.macs_done / stats.frames:,.0f}", f"{_fraction(job.macs, job.macs_done):.1%}",
+            f"{_fraction(job.macs_by_zero, job.macs_done):.1%}",
+            f"{job.macs_done / job.cycles:.1f}" if job.cycles else "",
+        ))
+    if not any(row[-1] for row in rows[1:]):
+        rows = [row[:-1] for row in rows]
+    return [*aligned(rows), ""] if len(rows) > 1 else []
 
 
 def _figures(stats: RunStats) -> list[str]:

@@ -54,12 +54,17 @@ def schedule(jobs: Sequence[ProgramJob], input_jobs: Sequence[int], recurrent_jo
     input_jobs, recurrent_jobs : job numbers by layer; None for a layer without recurrence
     anticipate : run recurrent columns before the step's input is there
     """
+    if not input_jobs:
+        return []
     inputs = [Entry(job, layer - 1 if layer else INPUT_SOURCE) for layer, job in enumerate(input_jobs)]
     recurrent = [None if job is None else Entry(job, layer, source_back=True)
                  for layer, job in enumerate(recurrent_jobs)]
     if not anticipate:
         pairs = [(inputs[0], recurrent[0]), *zip(recurrent[1:], inputs[1:], strict=True)]
         return [entry for pair in pairs for entry in pair if entry]
+    if jobs[input_jobs[0]].encoder == "map":
+        # Its events come once, when they come, so it is listed once: recurrent columns have to go first.
+        return [entry for entry in recurrent if entry] + inputs
     early = Entry(input_jobs[0], INPUT_SOURCE, optional=True, next_step=True)
     optional = [replace(entry, optional=True) for entry in inputs]
     first = [entry for entry in recurrent[:1] if entry]

@@ -39,6 +39,9 @@ SPECTRA = 4  # in a frame
 DECISION = 0.5  # probability from which on a frame counts as speech
 CONV_STRIDES = (1, 2, 2, 1)
 THRESHOLDS = parse_thresholds("lstm.input=0.03,lstm.recurrent=0.05")
+GATEWARE = {"conv_macs": 16, "conv_value_depth": 2048, "conv_map_depth": 256, "conv_kernel_depth": 1024,
+            "conv_psum_depth": 64, "conv_pool_depth": 64}
+"""A small CNN engine that both this network and examples/digits.py fit into."""
 
 
 def model_path() -> Path:

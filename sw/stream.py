@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from .errors import AmacrineError, SessionError, SilentError
+from .program import Program
 from .protocol import EXCHANGE_ANSWER, EXCHANGE_HEADER, HOLD_CYCLES, MAX_DATA, Operation, Status
 from .source import open_source
 from .transport import Link, Request
@@ -34,15 +35,14 @@ class Stream:
     ----------
     link : to a device that runs
     session : the number that START was given
-    n_inputs, n_outputs : elements of a vector
+    program : that the device runs
     input_elements, output_elements : sizes of the device's stream buffers
     clock_hz : of the device
     """
 
-    def __init__(self, link: Link, session: int, n_inputs: int, n_outputs: int, input_elements: int,
-                 output_elements: int, clock_hz: int):
+    def __init__(self, link: Link, session: int, program: Program, input_elements: int, output_elements: int,
+                 clock_hz: int):
         self._link, self.session, self._clock_hz = link, session, clock_hz
-        self._n_inputs, self._n_outputs = n_inputs, n_outputs
         self._chunk = max(1, min(MAX_INPUTS, input_elements // 2))      # smaller ones only at the end
         self._wanted = min(MAX_OUTPUTS, output_elements)
         self._inputs = bytearray()      # from position _taken on: what the device may still need
@@ -55,6 +55,32 @@ class Stream:
         self._hold = 0
         self._dead_cycles = 0
         self.open = True                # False once it was left before its end
+        self._begin(program, 0)
+
+    def _begin(self, program: Program, steps: int) -> None:
+        self._program, self._steps_before = program, steps
+        self._n_inputs, self._n_outputs = program.n_inputs, program.n_outputs
+        self._first_input, self._first_output = self._given, self._received     # positions
+
+    def switch(self, program: Program, steps: int) -> None:
+        """The device goes on with another program, which has done so many steps in this sequence."""
+        self._check_open()
+        self._begin(program, steps)
+
+    @property
+    def steps(self) -> int:
+        """Steps of the present program in this sequence."""
+        self._check_open()
+        return self._steps_before + (self._given - self._first_input) // self._n_inputs
+
+    def _check_open(self) -> None:
+        if not self.open:
+            raise AmacrineError("the last stream was left before its end, so the sequence is incomplete; "
+                                "start a new one with reset()")
+
+    def _outputs_of(self, position: int) -> int:
+        """Position of the outputs behind those of all inputs before a position."""
+        return self._first_output + (position - self._first_input) // self._n_inputs * self._n_outputs
 
     @property
     def _given(self) -> int:
@@ -62,14 +88,12 @@ class Stream:
 
     def run(self, frames: np.ndarray | Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Continue the sequence by these vectors; yields the outputs in order, each as soon as it is here."""
-        if not self.open:
-            raise AmacrineError("the last stream was left before its end, so the sequence is incomplete; "
-                                "start a new one with reset()")
+        self._check_open()
         with open_source(frames, self._n_inputs) as source:
             self.open = False
             while True:
                 while not self._full and (frame := source.poll()) is not None:
-                    self._inputs += frame.astype("<i2", copy=False).tobytes()
+                    self._inputs += self._program.streamed(frame).astype("<i2", copy=False).tobytes()
                 self._exchange()
                 yield from self._frames()
                 if source.ended and self._due_in_all == self._received and self._given == self._taken:
@@ -88,14 +112,14 @@ class Stream:
     @property
     def _due_in_all(self) -> int:
         """Output elements that the complete frames will give which were taken from the source."""
-        return self._given // self._n_inputs * self._n_outputs
+        return self._outputs_of(self._given)
 
     def _frames(self) -> Iterator[np.ndarray]:
         size = 2 * self._n_outputs
         while len(self._outputs) >= size:
             frame = np.frombuffer(bytes(self._outputs[:size]), "<i2").astype(np.int16, copy=False)
             del self._outputs[:size]
-            yield frame
+            yield self._program.restored(frame)
 
     def _exchange(self) -> None:
         """Send what may be sent."""
@@ -107,7 +131,7 @@ class Stream:
             self._sent += size
         ask = self._given > self._taken or self._due_in_all > self._received
         if self._fetch is None and ask and self._link.has_room(EXCHANGE_HEADER.size):
-            due = self._sent // self._n_inputs * self._n_outputs - self._received
+            due = self._outputs_of(self._sent) - self._received
             waiting = self._given > self._sent
             self._hold = 0 if self._sendable() else self._hold_units(BUSY_HOLD_S if waiting else HOLD_S)
             self._fetch = self._ask(self._sent, b"", max(1, min(due, self._wanted)), self._hold)

@@ -11,6 +11,7 @@ from amacrine.hw.counters import Counters
 from amacrine.hw.encoder import Encoder
 from amacrine.hw.fetch import ColumnFetch, fetch_job_layout
 from amacrine.hw.function import FunctionUnit, PreActivation
+from amacrine.hw.map_events import MapEvents
 from amacrine.hw.memory import WeightMemory, weight_port
 from amacrine.hw.numerics import PRE, Event, request_layout
 from amacrine.hw.queue import Queue
@@ -18,6 +19,7 @@ from amacrine.hw.sequencer import CellSequencer, ColumnSequencer, DescriptorTabl
 from amacrine.hw.vectors import InputLoader, VectorMemory
 from amacrine.sim import cocotb_runner
 from amacrine.sim.top import SideBySide
+from amacrine.sw.conv_layout import ConvParameters
 from amacrine.sw.layout import CELL_JOBS, COLUMN_JOBS, Function, Parameters
 
 SWEEP_WIDTH = 64
@@ -25,10 +27,10 @@ MEMORY_WORDS = 1024
 TABLE_FIELDS, TABLE_ROWS = ("a", "b", "c", "d", "e"), 8
 MAX_LATENCY = 64
 
-#: by number of PEs; each with another number of lanes, too
+#: by number of PEs; each with another number of lanes, too, and one with what the CNN engine needs
 PARAMETERS = {
     pes: Parameters(pes=pes, lanes=lanes, vector_depth=1024, reference_depth=256, state_depth=128, psum_depth=120,
-                    queue_depth=8, weight_address_bits=20)
+                    queue_depth=8, weight_address_bits=20, conv=ConvParameters(macs=8) if pes == 8 else None)
     for pes, lanes in ((1, 1), (3, 16), (8, 4))
 }
 
@@ -113,7 +115,7 @@ class Components(SideBySide):
         p8 = PARAMETERS[8]
         parts = {
             "queue": Queue(8, 4, margin=1), "function": FunctionUnit(), "sweep": FunctionSweep(),
-            "pre": PreActivation(), "counters": Counters(),
+            "pre": PreActivation(), "counters": Counters(), "map_events": MapEvents(),
             "table": DescriptorTable(TABLE_FIELDS, TABLE_ROWS), "memory": WeightMemory(p8, MEMORY_WORDS),
             "slow_memory": WeightMemory(p8, MEMORY_WORDS, MAX_LATENCY), "fetch": ColumnFetch(p8),
             "arbiter": WeightArbiter(p8), "shared_memory": ArbiterAndMemory(p8),

@@ -15,12 +15,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from cobs import cobs
 
+from amacrine.sw.conv_counts import expected_passes
 from amacrine.sw.golden import Golden
 from amacrine.sw.layout import Parameters
+from amacrine.sw.program import switch_writes
 
 RECEIVED, BAD_CHECKSUM, BAD_FORM, TOO_LONG, OVERRUN, BAD_CHARACTER, REFUSED, FLAGS, SESSION, CYCLES = range(10)
 OK, UNKNOWN_OPERATION, BAD_LENGTH, BAD_ADDRESS, BUSY, WRONG_SESSION, WRONG_POSITION, NO_ROOM = range(8)
 MASK = 0xFFFFFFFF
+CONV_COUNTERS = 1000
+"""What an engine's counters of the passes begin at."""
 
 
 @dataclass
@@ -55,7 +59,7 @@ class EchoEngine:
 
 
 class GoldenEngine:
-    """The golden model of a network; counters as a program's jobs are numbered."""
+    """The golden model of a network; elements in a program's order, counters as its jobs and passes are numbered."""
 
     def __init__(self, network, program):
         self.golden, self.program = Golden(network), program
@@ -66,11 +70,19 @@ class GoldenEngine:
         self.runs = []
 
     def step(self, x: np.ndarray) -> np.ndarray:
+        order = self.program.input_order
+        if len(order):
+            x = x[np.argsort(order)]
         self.runs.append(self.golden.run(x[None]))
-        return self.runs[-1].outputs[0]
+        outputs, order = self.runs[-1].outputs[0], self.program.output_order
+        return outputs[order] if len(order) else outputs
 
     def counters(self) -> dict[int, tuple[int, ...]]:
         counts = {}
+        for each in self.program.conv_jobs:
+            passes = [list(expected_passes(run, self.program.parameters.conv))[each.number] for run in self.runs]
+            counts[CONV_COUNTERS + each.number] = (7, *(sum(getattr(one, name) for one in passes)
+                                                        for name in ("events", "mac_cycles", "zero_macs")))
         for job in self.program.jobs:
             if job.encoder == "bias":
                 events = job.columns
@@ -79,6 +91,30 @@ class GoldenEngine:
                 events += self.runs[-1].anticipated.get(job.name, 0) if self.runs else 0
             counts[job.number] = (events, events * job.words, 1, 2, 3)
         return counts
+
+
+class TogetherEngine:
+    """The golden models of networks that were compiled together; the registers tell which of them is at work."""
+
+    def __init__(self, networks, programs):
+        self.engines = [GoldenEngine(*pair) for pair in zip(networks, programs, strict=True)]
+        self.present = self.engines[0]
+
+    def reset(self) -> None:
+        for engine in self.engines:
+            engine.reset()
+
+    def resume(self, registers: dict[int, int], steps: int) -> None:
+        """RESUME was written: the network that LIST_LOOP, INPUT and ROUTE tell goes on."""
+        [self.present] = [engine for engine in self.engines
+                          if all(registers[address] == value for address, value in switch_writes(engine.program))]
+        assert steps == len(self.present.runs) % 4
+
+    def step(self, x: np.ndarray) -> np.ndarray:
+        return self.present.step(x)
+
+    def counters(self) -> dict[int, tuple[int, ...]]:
+        return self.present.counters()
 
 
 @dataclass
@@ -277,7 +313,10 @@ class MockDevice:
         if 0x600 <= address < 0x700:
             job, number = divmod(address - 0x600, 8)
             return (*self.engine.counters().get(job, (0,) * 5), 0, 0, 0)[number]
-        if 0x10 <= address < 0x18:
+        if 0x8C00 <= address < 0x8D00:
+            number, field = divmod(address - 0x8C00, 4)
+            return self.engine.counters().get(CONV_COUNTERS + number, (0,) * 4)[field]
+        if 0x10 <= address < 0x1E:
             return list(self.parameters.as_dict().values())[address - 0x10]
         return self.registers.get(address, 0) if address < 0x30000 else None
 
@@ -290,6 +329,9 @@ class MockDevice:
             self.registers[address + i] = value
             if address + i == 1:
                 self.running = value == 2
+            if address + i == 6:
+                assert not self.running and not self.vector
+                self.engine.resume(self.registers, value)
         return count, address, b""
 
     def _memory_range(self, address, count):
@@ -364,6 +406,8 @@ class MockDevice:
     def _work(self):
         """The engine goes on as far as inputs and output buffer allow."""
         n_inputs = self.registers.get(4, 0) >> 16
+        if self.registers.get(5):
+            n_inputs = self.registers.get(0x8002, 0) * self.registers.get(0x8003, 0)
         for _ in range(self.steps_a_request if self.running and n_inputs else 0):
             missing = n_inputs - len(self.vector)
             self.vector += self.inputs[:missing]

@@ -5,6 +5,7 @@ from dataclasses import replace
 from test_golden import gru, identity, lstm, relu, relu_threshold, sigmoid_threshold, stack, tanh, walk
 
 from amacrine.sw.golden import Golden
+from amacrine.sw.qlayers import QDense
 from amacrine.sw.quantised import QuantisedNetwork
 
 MAKERS = (relu, relu_threshold, sigmoid_threshold, tanh, identity, gru, gru, lstm, lstm)
@@ -13,12 +14,19 @@ THETAS = (0, 0, 1, 300, 3000, 20000)
 
 
 def random_network(rng, max_layers=5, sizes=SIZES):
-    """A chain of one to `max_layers` layers of any kind, each source with a threshold of its own."""
+    """A chain of one to `max_layers` layers of any kind, each source with a threshold of its own, some rectifying."""
     count = int(rng.integers(1, max_layers + 1))
     makers = [MAKERS[i] for i in rng.integers(0, len(MAKERS), count)]
-    network = stack(rng, makers, [int(n) for n in rng.choice(sizes, count + 1)])
+    network = with_rectifiers(rng, stack(rng, makers, [int(n) for n in rng.choice(sizes, count + 1)]))
     common = int(rng.choice(THETAS))
     return with_thresholds(network, lambda: common if rng.random() < 0.7 else int(rng.choice((*THETAS, 65535))))
+
+
+def with_rectifiers(rng, network):
+    """The network with some dense layers, a third of them, that count negative inputs as zero."""
+    layers = [replace(layer, input=replace(layer.input, rectify=bool(rng.random() < 1 / 3)))
+              if isinstance(layer, QDense) else layer for layer in network.layers]
+    return replace(network, layers=tuple(layers))
 
 
 def with_thresholds(network, theta):

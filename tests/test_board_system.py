@@ -7,11 +7,14 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from mixed_networks import LARGER, random_mixed
 from networks import expected_counts, golden_runs, random_inputs, random_network, with_thresholds
 from test_cli_run import make_model, succeed
+from test_conv_engine import random_maps
 from test_golden import gru, stack
 
 from amacrine.boards.table import find
@@ -21,6 +24,7 @@ from amacrine.sw import nsnet2
 from amacrine.sw.compile import compile_network
 from amacrine.sw.device import Device
 from amacrine.sw.errors import LinkError, SessionError
+from amacrine.sw.execute import expected_counters
 from amacrine.sw.golden import Golden
 from amacrine.sw.protocol import Message, Operation, encode
 from amacrine.sw.quantise import quantise
@@ -59,6 +63,34 @@ def test_random_networks(board, seed):
             counters = device.counters()
             expected = expected_counts(program, golden, True, before)
             assert {name: (counts["events"], counts["words"]) for name, counts in counters.items()} == expected
+        device.reset()
+
+CNN_BOARD = replace(BOARD, parameters=replace(BOARD.parameters, conv=LARGER))
+
+
+@pytest.fixture(scope="module")
+def cnn_board():
+    with SimulatedBoard(CNN_BOARD) as simulated:
+        simulated.run(30_000)
+        yield simulated
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(6))
+def test_networks_with_convolutions(cnn_board, seed):
+    """Two sequences each, in parts, every output and count; kernels and columns come from the same SDRAM."""
+    rng = np.random.default_rng(seed)
+    network, parameters = random_mixed(rng, 1 + seed % 3, seed // 2), CNN_BOARD.parameters
+    device = Device(SimulatedPort(cnn_board), timeout=PATIENT)
+    device.load(compile_network(network, parameters))
+    for _ in range(2):
+        parts = [random_maps(rng, network, steps) for steps in (1, 4)]
+        for done in (1, 2):
+            golden, x = Golden(network).run(np.concatenate(parts[:done])), parts[done - 1]
+            np.testing.assert_array_equal(device.run(x).outputs, golden.outputs[-len(x) :])
+            counters = device.counters()
+            for name, counts in expected_counters(golden, parameters).items():
+                assert {count: counters[name][count] for count in counts} == counts, name
         device.reset()
 
 

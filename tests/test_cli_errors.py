@@ -280,13 +280,13 @@ def test_truncated_program(folder, keep):
 def test_corrupted_program(folder):
     path = folder / "made.program"
     data = bytearray(path.read_bytes())
-    data[-1000] ^= 1
+    data[-300] ^= 1
     path.write_bytes(data)
     assert "is damaged: its checksum does not match" in refused(folder, "info", path)
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"version": "2"}, "of format version 2, and this Amacrine reads version 1"),
+    ({"version": "3"}, "of format version 3, and this Amacrine reads version 2"),
     ({"format": "weights"}, "is a safetensors file but not a program"), ({"header": "{"}, "is damaged"),
     ({"checksum": "0"}, "checksum does not match"),
 ])

@@ -270,3 +270,23 @@ def test_silero_vad(tmp_path):
         assert picture.read_bytes().startswith(b"\x89PNG")
         assert result.stdout.splitlines()[0].startswith("speech from 0.35 s to 1.")
     assert np.abs(results["golden"] - results["float"]).mean() < 0.02
+
+
+@pytest.mark.slow
+def test_silero_vad_on_the_simulated_hardware(tmp_path):
+    """All layers, with the CNN engine that the model asks for; the program is the one that `compile` writes."""
+    _, clean = demo.build(tmp_path, "beckett")
+    out, stats, golden = tmp_path / "p.npy", tmp_path / "stats.json", tmp_path / "golden.npy"
+    text = succeed("run", "silero-vad", clean, "--frames", 20, "--out", out, "--json", stats, "--engine", "sim").stdout
+    succeed("run", "silero-vad", clean, "--frames", 20, "--out", golden)
+    np.testing.assert_array_equal(np.load(out), np.load(golden))
+    told = json.loads(stats.read_text())
+    assert (told["frames"], told["bit_exact"]) == (20, True)
+    jobs = {job["name"]: job for job in told["jobs"]}
+    assert list(jobs)[:5] == ["conv1.input", "conv2.input", "conv3.input", "conv4.input", "lstm.input"]
+    assert all(jobs[f"conv{n}.input"]["macs_done"] > 0 and jobs[f"conv{n}.input"]["cycles"] > 0 for n in (1, 2, 3, 4))
+    assert "convolution  MACs/frame" in text and "times real time" in text
+    program = tmp_path / "silero.program"
+    assert "18 passes of the CNN engine" in succeed("compile", "silero-vad", "-o", program).stdout
+    assert "18 passes, 112,512 bytes of kernels" in succeed("info", program).stdout
+    assert "leave out --calibration" in amacrine("compile", "silero-vad", "-o", program, "--calibration", out).stderr

@@ -7,6 +7,7 @@ import pytest
 
 from amacrine.sim.conv_engine import SimulatedConv
 from amacrine.sw.conv_compile import ConvProgram, compile_convs
+from amacrine.sw.conv_counts import expected_passes, kernel_bytes
 from amacrine.sw.conv_layout import PASS_FIELDS, SLAB_FIELDS, ConvParameters
 from amacrine.sw.conv_pack import ConvPass
 from amacrine.sw.convolution import ConvShape
@@ -132,8 +133,12 @@ def check(network: QuantisedNetwork, macs: int, inputs: np.ndarray, seed: int, *
         took = engine.cycles
     np.testing.assert_array_equal(run.outputs, golden.outputs)
     maps = {0: inputs} | {number + 1: golden.vectors[layer.name] for number, layer in enumerate(network.layers)}
+    passes = list(expected_passes(golden, params))
     for name, expected in expected_counts(network, program, maps).items():
         np.testing.assert_array_equal(run.counters[name], expected, name)
+        assert [getattr(each, name) for each in passes] == expected, name
+    assert [each.kernel_bytes for each in passes] == [kernel_bytes(plan) for _, plan in program.plans]
+    assert sum(each.kernel_bytes for each in passes) == program.kernels.size
     assert run.counters["cycles"].min() > 0
     assert run.counters["mac_cycles"].sum() <= run.counters["cycles"].sum() < took
 

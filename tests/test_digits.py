@@ -24,6 +24,14 @@ def test_accuracy_in_float_and_quantised(digits):
     assert exact >= 0.98 and golden >= exact - 0.005
 
 
+def test_simulated_hardware_is_golden(digits):
+    execution, right = digits.simulated(load_file(digits.WEIGHTS), 20)
+    assert execution.fault is None and execution.stats.bit_exact and right >= 0.95
+    [conv1, *_, fc] = execution.stats.jobs
+    assert conv1.macs_done >= conv1.macs > 0 and conv1.cycles > 0 and fc.columns_skipped > 0
+    assert execution.golden.outputs.shape == (20, 10)
+
+
 def test_gradients_equal_finite_differences(digits):
     x, labels, *_ = digits.images()
     x, labels = x[:8], labels[:8]

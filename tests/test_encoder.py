@@ -1,12 +1,14 @@
 """The encoder against the golden model's event trace."""
 
+import itertools
+
 import cocotb
 import numpy as np
 from benches import PARAMETERS, run_bench
-from streams import PATTERNS, SURPLUS_CYCLES, Codec, Ports, bench_test, generators, get, word
+from streams import PATTERNS, SURPLUS_CYCLES, Codec, Ports, bench_test, generators, get, put, word
 
 from amacrine.hw.encoder import job_layout
-from amacrine.hw.numerics import Event, OpKind
+from amacrine.hw.numerics import Event, MapEvent, OpKind
 from amacrine.sw.compile import BIAS_DIGITS
 from amacrine.sw.golden import Golden
 from amacrine.sw.layout import ColumnMode
@@ -14,7 +16,8 @@ from amacrine.sw.qlayers import QDense, Source
 from amacrine.sw.quantised import QuantisedNetwork
 
 BY_LANES = {parameters.lanes: parameters for parameters in PARAMETERS.values()}
-EVENT = Codec(Event)
+EVENT, MAP_EVENT = Codec(Event), Codec(MapEvent)
+MAP_LANES = [lanes for lanes, parameters in BY_LANES.items() if parameters.conv]
 END = {"kind": OpKind.END.value, "index": 0, "value": 0}
 THETAS = (0, 1, 2, 700, 32768, 40000, 65535)
 
@@ -26,14 +29,14 @@ def test_encoder(tmp_path):
 class Reader:
     """A vector that is encoded step by step, and its golden encoder."""
 
-    def __init__(self, lanes, length, theta, mode, source, reference):
+    def __init__(self, lanes, length, theta, mode, source, reference, rectify=False):
         self.length, self.mode = length, mode
         self.words = -(-length // lanes)
         self.source, self.reference = source, reference     # words
         self.job = {"mode": mode, "source_word": source, "length": self.words, "reference_word": reference,
-                    "threshold": theta}
+                    "threshold": theta, "rectify": rectify}
         encoder = "delta" if mode == ColumnMode.DELTA else "threshold"
-        weights = Source(np.ones((1, length), np.int8), 0, 8, encoder, theta)
+        weights = Source(np.ones((1, length), np.int8), 0, 8, encoder, theta, rectify)
         layer = QDense("layer", weights, np.zeros(1, np.int32), "identity", 8)
         self.golden = Golden(QuantisedNetwork("reader", (layer,), 8))
 
@@ -56,7 +59,8 @@ class Bench:
         self.events, self.expected = [], []
 
     async def start(self, p_stall):
-        await self.ports.begin("start", "reset", "clear", "event__ready", "available", "all_available")
+        await self.ports.begin("start", "reset", "clear", "event__ready", "available", "all_available",
+                               *(["map_event__valid"] if self.lanes in MAP_LANES else []))
         cocotb.start_soon(self.serve_memory())
         cocotb.start_soon(get(self.ports, "event", self.events, self.rng, p_stall))
         await self.clear()
@@ -135,11 +139,12 @@ def vectors(np_rng, steps, n, theta):
 
 
 def readers(lanes, seed):
-    """Vectors of many lengths, each with its own part of both memories, delta and threshold mixed."""
+    """Vectors of many lengths, each with its own part of both memories; delta and threshold, rectified and not."""
     source = reference = 0
     for number, length in enumerate((13, 1, 37, lanes + 1, 2 * lanes, lanes, max(1, lanes - 1))):
         mode = ColumnMode.THRESHOLD if number % 3 == seed else ColumnMode.DELTA
-        reader = Reader(lanes, length, THETAS[(number + 3 * seed) % len(THETAS)], mode, source, reference)
+        reader = Reader(lanes, length, THETAS[(number + 3 * seed) % len(THETAS)], mode, source, reference,
+                        number % 2 == seed)
         yield reader
         source += reader.words
         reference += reader.words if mode == ColumnMode.DELTA else 0
@@ -172,11 +177,12 @@ async def corners_of_the_difference(dut, lanes, theta):
     await bench.start(0.0)
     near = [d for d in (theta - 1, theta, theta + 1) if d <= 32767]
     values = [-32768, 32767, -32768, 0, 1, 0, -1, 0, *near, 0, *(-d for d in near), 0, 32767, -1, -32768]
-    for mode in (ColumnMode.DELTA, ColumnMode.THRESHOLD):
-        reader = Reader(lanes, 5, theta, mode, 0, 0)
+    for mode, rectify in itertools.product((ColumnMode.DELTA, ColumnMode.THRESHOLD), (False, True)):
+        reader = Reader(lanes, 5, theta, mode, 0, 0, rectify)
         for t, value in enumerate(values):
             x = np.roll(np.array([value, 0, -value if value > -32768 else 32767, value, values[t - 1]]), t)
             await bench.run(reader, x.astype(np.int16), 0.0)
+        await bench.clear()
     await bench.ports.cycles(SURPLUS_CYCLES)
     bench.check()
 
@@ -221,4 +227,68 @@ async def reset_gives_up_a_job_that_waits(dut, lanes):
         await bench.clear()
         assert bench.ports.busy.value == 0
     await bench.ports.cycles(SURPLUS_CYCLES)
+    bench.check()
+
+
+def map_job(np_rng, length, density=0.5):
+    """The events of a map, to send and to expect."""
+    index = np.flatnonzero(np_rng.random(length) < density)
+    value = np_rng.choice([-32768, -1, 1, 32767, 5], len(index))
+    sent = [MAP_EVENT.pack(index=i, value=v) for i, v in zip(index, value, strict=True)]
+    end = MAP_EVENT.pack(index=np_rng.integers(4096), value=np_rng.integers(-9, 9), end=1)
+    columns = [{"kind": OpKind.COLUMN.value, "index": int(i), "value": int(v)}
+               for i, v in zip(index, value, strict=True)]
+    return [*sent, end], [{"kind": OpKind.RESTART.value, "index": 0, "value": 0}, *columns, END]
+
+
+@bench_test
+@cocotb.parametrize(("lanes", MAP_LANES), (("p_idle", "p_stall"), PATTERNS))
+async def map_events_pass_through(dut, lanes, p_idle, p_stall):
+    """MAP jobs among others, which leave the events of a map alone; blocked whenever none is there."""
+    rng, np_rng = generators("map", lanes, p_idle, p_stall)
+    bench = Bench(dut, lanes, rng)
+    ports = bench.ports
+    await bench.start(p_stall)
+    maps = [map_job(np_rng, length, density) for length in (1, 5, 40) for density in (0.0, 0.3, 1.0)]
+    readers_between = list(readers(lanes, 0))
+    sender = cocotb.start_soon(put(ports, "map_event", [event for sent, _ in maps for event in sent], rng, p_idle))
+    for number, (_, expected) in enumerate(maps):
+        bench.expected += expected
+        first = len(bench.events)
+        ports.set(start=1, job=bench.codec.pack(mode=ColumnMode.MAP, length=1), all_available=rng.random() < 0.5)
+        await ports.cycles()
+        ports.set(start=0)
+        while True:
+            await ports.cycles()
+            assert ports.busy.value == 1
+            if ports.finishes.value == 1:
+                break
+            restarted = len(bench.events) > first
+            assert ports.blocked.value == 0 or (restarted and ports.map_event__valid.value == 0)
+        reader = readers_between[number % len(readers_between)]
+        await bench.run(reader, vectors(np_rng, 1, reader.length, 5)[0], p_idle)
+    await sender
+    await ports.cycles(SURPLUS_CYCLES)
+    bench.check()
+
+
+@bench_test
+@cocotb.parametrize(lanes=MAP_LANES)
+async def reset_gives_up_a_map_job_that_waits(dut, lanes):
+    rng, np_rng = generators("map reset", lanes)
+    bench = Bench(dut, lanes, rng)
+    ports = bench.ports
+    await bench.start(0.0)
+    for before in (0, 3):
+        for given_up in (True, False):
+            sent, expected = map_job(np_rng, 9, 1.0)
+            ports.set(start=1, job=bench.codec.pack(mode=ColumnMode.MAP, length=1))
+            await ports.cycles()
+            ports.set(start=0)
+            await put(ports, "map_event", sent[:before] if given_up else sent, rng)
+            bench.expected += expected[:1 + before] if given_up else expected
+            await ports.until(lambda: ports.blocked.value == 1 or ports.busy.value == 0)
+            assert ports.busy.value == given_up
+            await bench.clear()
+    await ports.cycles(SURPLUS_CYCLES)
     bench.check()

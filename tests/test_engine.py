@@ -1,5 +1,7 @@
 """The whole engine against golden, with random networks: the simulation behind `amacrine run --engine sim`."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from networks import (
@@ -15,7 +17,10 @@ from amacrine.sim import engine as engine_module
 from amacrine.sim.engine import SimulatedEngine
 from amacrine.sw.compile import compile_network
 from amacrine.sw.errors import AmacrineError
+from amacrine.sw.golden import Golden
 from amacrine.sw.layout import CELL_JOBS, Parameters
+from amacrine.sw.network import LSTM, Dense, Network
+from amacrine.sw.quantise import quantise
 from amacrine.sw.quantised import QuantisedNetwork
 
 P8 = Parameters()
@@ -103,6 +108,21 @@ def test_larger_networks(theta):
                               ((lstm, lstm), (40, 97, 64)), ((gru, lstm, gru), (20, 33, 65, 130))):
             network = stack(rng, makers, sizes, theta)
             check(engine, network, [[random_inputs(rng, 12, sizes[0])] for _ in range(2)])
+
+
+@pytest.mark.parametrize("encoder", ["delta", "threshold"])
+def test_relu_between_recurrent_and_dense_layer(encoder):
+    """The ReLU is the dense layer's encoder's: the layer fetches no column for a negative element."""
+    rng = np.random.default_rng(10)
+    recurrent = LSTM("lstm", *(rng.normal(size=shape) for shape in ((68, 9), (68, 17), (68,), (17,), (17,))))
+    fc = Dense("fc", rng.normal(size=(7, 17)), rng.normal(size=7), "sigmoid", "relu")
+    x = np.cumsum(rng.normal(size=(60, 9)), axis=0) / 4
+    network = quantise(Network("rectified", (recurrent, fc)), x)
+    layers = network.layers[0], replace(network.layers[1], input=replace(network.layers[1].input, encoder=encoder))
+    network = replace(network, layers=layers)
+    with SimulatedEngine(P8) as engine:
+        events = check(engine, network, [[network.quantise_inputs(x)]], pattern=(0.3, 0.3, 0))
+    assert events and (Golden(network).run(network.quantise_inputs(x)).vectors["lstm"] < 0).any()
 
 
 @pytest.mark.parametrize("anticipate", [True, False])

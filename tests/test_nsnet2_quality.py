@@ -10,6 +10,7 @@ import pytest
 from amacrine.sw import demo, nsnet2
 from amacrine.sw.execute import Execution, execute_float, execute_golden
 from amacrine.sw.golden import dense_run
+from amacrine.sw.layout import Parameters
 from amacrine.sw.onnx_import import load_onnx
 from amacrine.sw.quantise import quantise, with_thresholds
 from amacrine.sw.quantised import QuantisedNetwork
@@ -38,8 +39,8 @@ def recording(request, network, tmp_path_factory) -> Recording:
     workload, notes = load_enhancement(*demo.build(tmp_path_factory.mktemp("clip"), request.param))
     assert notes == []
     sparse = with_thresholds(network, nsnet2.THRESHOLDS)
-    return Recording(workload, execute_float(workload), execute_golden(workload, network, pes=8),
-                     execute_golden(workload, sparse, pes=8))
+    return Recording(workload, execute_float(workload), execute_golden(workload, network, Parameters()),
+                     execute_golden(workload, sparse, Parameters()))
 
 
 def test_the_network_enhances(recording):

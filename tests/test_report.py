@@ -65,11 +65,25 @@ def test_table_leaves_out_what_was_not_measured() -> None:
     assert "NO: output differs" in report.table(replace(STATS, bit_exact=False))
 
 
+def test_a_table_of_its_own_for_convolutions() -> None:
+    conv = report.JobStats("conv1.input", 51_600, 10_320, 4_000_000, 4_000_000, 60_000, 1_200_000, 1_600_000, 350_000)
+    lines = report.table(replace(STATS, jobs=(conv, *STATS.jobs))).splitlines()
+    assert lines[1].split() == ["conv1.input", "516", "20.0%", "40,000", "40,000", "600"]
+    assert lines[6:10] == ["", "convolution  MACs/frame  useful  by zero  MACs/cycle",
+                           "conv1            16,000   75.0%    21.9%        26.7", ""]
+    without = replace(conv, cycles=None)
+    assert "convolution  MACs/frame  useful  by zero\nconv1" in report.table(replace(STATS, jobs=(without,)))
+    nothing = report.JobStats("conv1.input", 516, 516, 40_000, 40_000, 10, 0, 0, 0)
+    assert "0.0%" in report.table(replace(STATS, jobs=(nothing,)))
+    assert "convolution" not in report.table(replace(STATS, jobs=(replace(conv, macs_done=None),)))
+
+
 def test_json_holds_every_figure() -> None:
     result = json.loads(report.to_json(STATS))
     assert result.pop("jobs")[1] == {
         "name": "gru.input", "columns": 40_000, "columns_skipped": 30_000,
         "weight_bytes": 12_000_000, "dense_bytes": 48_000_000, "cycles": 750_000,
+        "macs": None, "macs_done": None, "macs_by_zero": None,
     }
     assert result == {
         "frames": 100,

@@ -1,16 +1,19 @@
 """Descriptor table and both sequencers, with mock encoder, column engine and cells that check what they are told."""
 
+from dataclasses import replace
+
 import cocotb
 import numpy as np
 from benches import PARAMETERS, TABLE_FIELDS, TABLE_ROWS, run_bench
 from networks import random_network
 from streams import SURPLUS_CYCLES, Codec, Ports, bench_test, generators
+from test_golden import gru, lstm, relu, relu_threshold, stack
 
 from amacrine.hw.cell import cell_job_layout
 from amacrine.hw.encoder import job_layout
 from amacrine.hw.fetch import fetch_job_layout
 from amacrine.sw.compile import compile_network
-from amacrine.sw.layout import CELL_FIELDS, CELL_JOBS, COLUMN_FIELDS, INPUT_SOURCE, Register
+from amacrine.sw.layout import CELL_FIELDS, CELL_JOBS, COLUMN_FIELDS, INPUT_SOURCE, ColumnMode, Register
 from amacrine.sw.program import register_writes
 
 P8 = PARAMETERS[8]
@@ -80,6 +83,7 @@ class World:
         self.ports, self.program, self.rng = Ports(dut, "column_sequencer"), program, rng
         self.ports.is_columns = True
         self.layers = len(program.cells)
+        self.map_jobs = [job for job, row in enumerate(program.columns) if row[CONTROL] & 3 == ColumnMode.MAP]
         self.sources = {}                   # column job to (source, back)
         for entry in program.entries[program.loop_start:]:
             self.sources[int(entry) & 31] = (int(entry) >> 8 & 15, int(entry) >> 12 & 1)
@@ -92,7 +96,7 @@ class World:
         bits = (1 << CELL_JOBS) - 1
         for cell, steps in enumerate(self.cells):
             bits = bits & ~(1 << cell) | ((steps - 1) % 2) << cell
-        self.ports.set(write_done=bits, input_done=(self.inputs - 1) % 4)
+        self.ports.set(write_done=bits, input_done=3 if self.map_jobs else (self.inputs - 1) % 4)
 
     async def feed(self, p_late):
         """Inputs, at most two ahead of what was scanned, an element at a time."""
@@ -100,7 +104,7 @@ class World:
         while True:
             await ports.cycles()
             if self.inputs < self.allowed and self.inputs - self.jobs[first] < 2 and self.rng.random() >= p_late:
-                for count in range(1, length):
+                for count in range(1, 1 if self.map_jobs else length):
                     ports.input_count.value = count
                     await ports.cycles(self.rng.randrange(1, 3))
                 self.inputs += 1
@@ -152,7 +156,10 @@ class World:
             self.check_descriptor(job, step, encoder_job, fetch_job)
             bias = self.program.jobs[job].encoder == "bias"
             assert not bias or step == 0
-            while not bias:
+            while job in self.map_jobs and self.inputs == step:      # its map's events have not come
+                await ports.cycles()
+                assert ports.start.value == 0
+            while not bias and job not in self.map_jobs:
                 complete, count = self.complete(job, step)
                 if ports.all_available.value == 1:
                     assert complete, f"job {job} is told of a vector that is not there"
@@ -172,7 +179,8 @@ class World:
         source_word = row["odd_source_word" if step % 2 else "source_word"]
         if row["control"] & 3 != 2:
             assert encoder_job == {"mode": row["control"] & 3, "source_word": source_word, "length": row["length"],
-                                   "reference_word": row["reference_word"], "threshold": row["threshold"]}
+                                   "reference_word": row["reference_word"], "threshold": row["threshold"],
+                                   "rectify": row["control"] >> 2 & 1}
         assert encoder_job["length"] == row["length"] and encoder_job["mode"] == row["control"] & 3
         assert fetch_job == {
             "weights": row["weight_low"] | row["weight_high"] << 16, "words": row["column_words"], "psum": row["psum"],
@@ -184,11 +192,32 @@ class World:
 async def each_column_job_runs_once_a_step(dut, anticipate, p_late, seed):
     """Random networks: every job once a step, when its vector is there; recurrent ones before the input if wanted."""
     rng, np_rng = generators("columns", anticipate, p_late, seed)
-    program = compile_network(random_network(np_rng, 4, (1, 3, 9, 14)), P8, anticipate=anticipate)
+    await run_columns(dut, compile_network(random_network(np_rng, 4, (1, 3, 9, 14)), P8, anticipate=anticipate), rng,
+                      anticipate, p_late)
+
+
+@bench_test
+@cocotb.parametrize(anticipate=[True, False], p_late=[0.0, 0.5, 0.95], seed=range(2))
+async def map_jobs_run_once_a_step(dut, anticipate, p_late, seed):
+    """A first layer that takes the events of maps: its job waits in the encoder, and no input is ever loaded."""
+    rng, np_rng = generators("maps", anticipate, p_late, seed)
+    network = stack(np_rng, (relu_threshold, *[(gru, lstm, relu)[i] for i in np_rng.integers(0, 3, 2)]), (9, 3, 14, 5))
+    program = compile_network(network, P8, anticipate=anticipate)
+    columns = program.columns.copy()
+    columns[0, CONTROL] |= ColumnMode.MAP
+    entries = [entry for entry in program.entries
+               if entry & 31 or not entry & 1 << 6 or entry >> 8 & 15 != INPUT_SOURCE]      # never optional
+    program = replace(program, columns=columns, entries=np.array(entries, np.uint16), loop_end=len(entries))
+    await run_columns(dut, program, rng, anticipate, p_late)
+
+
+async def run_columns(dut, program, rng, anticipate, p_late):
+    """Run a program's column list, and count."""
     world = World(dut, program, rng)
     ports = world.ports
-    await ports.begin("run", "encoder_finishes", "progress_cell", "progress_count", "input_count")
-    ports.set(loop_start=program.loop_start, count=len(program.entries))
+    await ports.begin("run", "encoder_finishes", "progress_cell", "progress_count", "input_count",
+                      "resume")
+    ports.set(starts=program.loop_start, loop_start=program.loop_start, loop_end=program.loop_end)
     world.flags()
     await load(ports, program)
     for task in (world.feed(p_late), world.compute(p_late), world.encode(p_late)):

@@ -77,7 +77,7 @@ async def loader_packs_vectors(dut, width, p_idle, p_stall, length):
     """Vector after vector to the two places in turn, never more than two that have not been scanned."""
     loader = Ports(dut, f"loader{width}")
     rng, np_rng = generators("loader", width, p_idle, p_stall, length)
-    await loader.begin("input__valid", "output__ready", "run")
+    await loader.begin("input__valid", "output__ready", "run", "resume")
     loader.set(reset=1, base=7, length=length, read=3)
     await loader.cycles()
     loader.set(reset=0, run=1)
@@ -114,7 +114,7 @@ async def loader_forgets_a_vector_that_is_given_up(dut, width):
     """After a reset in the middle, the next element is the first of the first place; without run, none is taken."""
     loader = Ports(dut, f"loader{width}")
     rng, _ = generators("give up", width)
-    await loader.begin("input__valid", "output__ready", "run", "reset")
+    await loader.begin("input__valid", "output__ready", "run", "reset", "resume")
     length = 2 * width + 1
     loader.set(base=0, length=length, read=3)
     items = []
@@ -140,3 +140,37 @@ async def loader_forgets_a_vector_that_is_given_up(dut, width):
         assert items == [WORDS[width].pack(address=w, elements=word(values[w * width:(w + 1) * width], 16))
                          for w in range(len(values) // width)]
         assert loader.done.value == 0 and loader.count.value == 0
+
+
+@bench_test
+@cocotb.parametrize(width=list(BY_LANES), step=range(4))
+async def loader_resumes_with_a_step(dut, width, step):
+    """Told which step is next, it forgets what has come, and puts the next vector into that step's place."""
+    loader = Ports(dut, f"loader{width}")
+    rng, _ = generators("resume", width, step)
+    await loader.begin("input__valid", "output__ready", "run", "reset", "resume")
+    length, items = 2 * width + 1, []
+    cocotb.start_soon(get(loader, "output", items, rng, 0.3))
+    for partly in (0, 1, width, width + 1, 2 * width):
+        loader.set(base=0, length=length, read=3, reset=1)
+        await loader.cycles()
+        loader.set(reset=0, run=1)
+        await loader.cycles()
+        await put(loader, "input", [rng.getrandbits(16) for _ in range(partly)], rng)
+        await loader.cycles(SURPLUS_CYCLES)
+        loader.set(run=0)
+        await loader.cycles()
+        loader.set(resume=1, resume_step=step, base=5, read=(step - 1) % 4)
+        await loader.cycles()
+        loader.set(resume=0, resume_step=rng.randrange(4))
+        await loader.cycles()
+        assert loader.done.value == (step - 1) % 4 and loader.count.value == 0
+        items.clear()
+        loader.set(run=1)
+        await put(loader, "input", list(range(1, length + 1)), rng, 0.3)
+        await loader.cycles(SURPLUS_CYCLES)
+        values = [*range(1, length + 1), *[0] * (-length % width)]
+        first = 5 + step % 2 * (len(values) // width)
+        assert items == [WORDS[width].pack(address=first + w, elements=word(values[w * width:(w + 1) * width], 16))
+                         for w in range(len(values) // width)]
+        assert loader.done.value == step and loader.count.value == 0
