@@ -64,13 +64,15 @@ class Accelerator(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.engine = engine = Engine(self.params)
-        m.submodules.weights = weights = SdramWeights(self.params, self.chip, self.clock_hz)
+        m.submodules.weights = weights = SdramWeights(self.params, self.chip, self.clock_hz, writes=self.params.writes)
         m.submodules.link = link = HostLink(
             self.clock_hz, self.baud, self.info, 1 << self.chip.word_bits, self.chip.word_bits,
             self.stream_depth, self.stream_depth, self.receive_bytes, self.ram_style)
         connect(m, link.input, engine.input)
         connect(m, engine.output, link.output)
         connect(m, engine.weights, weights.port)
+        if self.params.writes:
+            connect(m, engine.write, weights.write)
         connect(m, link.memory.write_data, weights.host_write_data)
         connect(m, weights.host_read_data, link.memory.read_data)
         connect(m, weights.pins, flipped(self.pins))

@@ -12,7 +12,7 @@ from .arbiter import WeightArbiter
 from .conv import ConvEngine
 from .delta import REGISTER_BITS, DeltaEngine
 from .map_events import MapEvents
-from .memory import weight_port
+from .memory import weight_port, write_layout
 from .numerics import ACTIVATION, delay
 from .queue import Queue
 
@@ -36,6 +36,8 @@ class Engine(wiring.Component):
     Members
     -------
     weights : Out(weight port)
+    write : Out(stream of write_layout)
+        Only with `conv.external`: maps that do not fit on chip.
     input, output : streams of ACTIVATION
         Vectors, element 0 first, or maps, in the orders of `ConvProgram`.
     bus_address, bus_w_data, bus_write : In; bus_r_data : Out
@@ -48,6 +50,7 @@ class Engine(wiring.Component):
             "weights": Out(weight_port(params)),
             "input": In(stream.Signature(ACTIVATION)), "output": Out(stream.Signature(ACTIVATION)),
             "bus_address": In(REGISTER_BITS), "bus_w_data": In(32), "bus_write": In(1), "bus_r_data": Out(32),
+            **({"write": Out(stream.Signature(write_layout(params)))} if params.writes else {}),
         })
 
     def elaborate(self, platform):
@@ -70,6 +73,8 @@ class Engine(wiring.Component):
         connect(m, delta.weights, parts.arbiter.columns)
         connect(m, parts.conv.weights, parts.arbiter.kernels)
         connect(m, parts.arbiter.port, flipped(self.weights))
+        if params.writes:
+            connect(m, parts.conv.write, flipped(self.write))
         connect(m, parts.inputs.o, parts.conv.input)
         connect(m, parts.conv.output, parts.results.i)
         connect(m, parts.map_events.event, delta.map_event)

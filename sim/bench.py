@@ -103,7 +103,7 @@ def measure(hidden: int, sparsity: float, pes: int = 8, latency: int = 1, *, inp
     runs = {}
     for anticipate, pause in ((True, 0), (True, 20_000), (False, 20_000)):
         program = compile_network(quantised, parameters, anticipate=anticipate)
-        with SimulatedEngine(parameters, len(program.weights), latency=latency) as engine:
+        with SimulatedEngine(parameters, program.memory_words, latency=latency) as engine:
             engine.load(program)
             run = runs[anticipate, pause] = engine.run(x, pause=pause)
         if not np.array_equal(run.outputs, golden.outputs):

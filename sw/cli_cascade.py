@@ -66,7 +66,7 @@ def run_both(loaded: Cascade, vad: QuantisedNetwork, enhancer: QuantisedNetwork,
     if device:
         return (run_cascade(loaded, vad, enhancer, device, programs), run_always(loaded, enhancer, device, programs))
     with clock("building the simulation, once"):
-        simulation = SimulatedEngine(parameters, len(programs[0].weights), latency=latency)
+        simulation = SimulatedEngine(parameters, programs[0].memory_words, latency=latency)
     with simulation:
         def cycles() -> int:
             return simulation.cycles

@@ -125,7 +125,7 @@ class Device:
         Returns the number of bytes that were sent.
         """
         image = _image(program)
-        _check_fit(program, len(image), self.info)
+        _check_fit(program, self.info)
         self.abort()
         self.wait_for_memory()
         self.program = None
@@ -346,14 +346,16 @@ def _identify(link: Link) -> DeviceInfo:
     return info
 
 
-def _check_fit(program: Program, words: int, info: DeviceInfo) -> None:
+def _check_fit(program: Program, info: DeviceInfo) -> None:
     wanted, there = program.parameters.as_dict(), info.parameters.as_dict()
     if differing := [name for name in wanted if wanted[name] != there[name]]:
         raise MisfitError("the program was compiled for other gateware than the board has: "
                           + ", ".join(f"{name} {wanted[name]} instead of {there[name]}" for name in differing)
                           + "; compile it with the board's parameters")
+    words = -(-program.memory_words * program.parameters.pes // 2)
     if words > info.memory_words:
-        raise MisfitError(f"the program has {2 * words:,} bytes of weights, and the board's memory "
+        maps = " and maps" if program.memory_words > len(program.weights) else ""
+        raise MisfitError(f"the program has {2 * words:,} bytes of weights{maps}, and the board's memory "
                           f"{2 * info.memory_words:,}, {2 * (words - info.memory_words):,} too few; "
                           "use a smaller network")
 

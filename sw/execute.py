@@ -152,7 +152,7 @@ class Simulation:
 def run_simulated(program: Program, inputs: np.ndarray, latency: int = 1) -> Simulation:
     """The simulated hardware's run of int16 inputs (T, n_inputs), offered as fast as it takes them."""
     with clock("building the simulation, once"):
-        engine = SimulatedEngine(program.parameters, len(program.weights), latency=latency)
+        engine = SimulatedEngine(program.parameters, program.memory_words, latency=latency)
     with engine, bar("simulated hardware", len(inputs)) as progress:
         engine.load(program)
         start = perf_counter()

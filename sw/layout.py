@@ -67,6 +67,11 @@ class Parameters:
                 raise AmacrineError("Feature maps in external memory need an even number of PEs, not "
                                     f"{self.pes}; generate it with another one, or without conv_external.")
 
+    @property
+    def writes(self) -> bool:
+        """Whether the engine writes to weight memory: maps that do not fit on chip."""
+        return self.conv is not None and self.conv.external == 1
+
     def as_dict(self) -> dict[str, int]:
         """Names and values, for program headers and reports; those of a CNN engine that is not there are 0."""
         own = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "conv"}

@@ -93,6 +93,8 @@ class Program:
     input_word, input_length : first word of the input in vector memory, and elements of the vector or flat map that the
         first layer behind the convolutions reads; 0 if there is none
     map_channels, map_positions : channels, and rows times columns, of the host's maps; 0 without convolutions
+    memory_words : words of K weights from address 0 on that it uses: the weights and, behind them, maps that do not fit
+        on chip
     loop_start, loop_end : column list entry that a step starts with, and the one behind its last; what is between
         those that run once a sequence and `loop_start`, or behind `loop_end`, is of other networks
     jobs : column jobs by number
@@ -117,6 +119,7 @@ class Program:
     input_length: int
     map_channels: int
     map_positions: int
+    memory_words: int
     loop_start: int
     loop_end: int
     jobs: tuple[ProgramJob, ...]
@@ -148,8 +151,8 @@ class Program:
             "n_inputs": self.n_inputs, "input_frac": self.input_frac,
             "n_outputs": self.n_outputs, "output_frac": self.output_frac,
             "route": int(self.route), "input_word": self.input_word, "input_length": self.input_length,
-            "map_channels": self.map_channels, "map_positions": self.map_positions, "loop_start": self.loop_start,
-            "loop_end": self.loop_end,
+            "map_channels": self.map_channels, "map_positions": self.map_positions,
+            "memory_words": self.memory_words, "loop_start": self.loop_start, "loop_end": self.loop_end,
             "jobs": [asdict(job) for job in self.jobs], "conv_jobs": [asdict(job) for job in self.conv_jobs],
         }
 

@@ -12,6 +12,9 @@ SMALL = Parameters(pes=4, conv=ConvParameters(macs=8, value_depth=8192, map_dept
                                               psum_depth=512, pool_depth=256))
 """So small that many layers take several passes."""
 LARGER = ConvParameters(macs=16, value_depth=8192, map_depth=2048, kernel_depth=2048, psum_depth=256, pool_depth=128)
+EXTERNAL = ConvParameters(macs=16, value_depth=512, map_depth=64, kernel_depth=2048, psum_depth=256, pool_depth=128,
+                          external=1)
+"""So small that many maps go through weight memory."""
 MOST = 300
 """Elements of the convolutions' result: what is behind them should not take all the time."""
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from mixed_networks import LARGER, random_mixed
+from mixed_networks import EXTERNAL, random_mixed
 from networks import expected_counts, golden_runs, random_inputs, random_network, with_thresholds
 from test_cli_run import make_model, succeed
 from test_conv_engine import random_maps
@@ -65,7 +65,7 @@ def test_random_networks(board, seed):
             assert {name: (counts["events"], counts["words"]) for name, counts in counters.items()} == expected
         device.reset()
 
-CNN_BOARD = replace(BOARD, parameters=replace(BOARD.parameters, conv=LARGER))
+CNN_BOARD = replace(BOARD, parameters=replace(BOARD.parameters, conv=EXTERNAL))
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def cnn_board():
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_networks_with_convolutions(cnn_board, seed):
-    """Two sequences each, in parts, every output and count; kernels and columns come from the same SDRAM."""
+    """Two sequences each, in parts, every output and count; kernels, columns and maps share the SDRAM."""
     rng = np.random.default_rng(seed)
     network, parameters = random_mixed(rng, 1 + seed % 3, seed // 2), CNN_BOARD.parameters
     device = Device(SimulatedPort(cnn_board), timeout=PATIENT)

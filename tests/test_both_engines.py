@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from mixed_networks import LARGER, SMALL, random_mixed
+from mixed_networks import EXTERNAL, LARGER, SMALL, random_mixed
 from networks import golden_runs, random_inputs, random_network
 from test_conv_engine import random_maps
 from test_engine import PATTERNS, check_random, give_up
@@ -66,6 +66,18 @@ def test_random_networks(route, seed):
             network = network_for(rng, route)
             sequences = [[random_maps(rng, network, steps) for steps in parts] for parts in ((4, 1), (3,))]
             check_sequences(engine, network, sequences, pattern, int(rng.integers(1, 1 << 30)))
+
+
+def test_maps_through_weight_memory():
+    """Maps that do not fit on chip lie behind the columns of the layers behind."""
+    rng, external = np.random.default_rng(8), 0
+    with SimulatedEngine(Parameters(pes=8, conv=EXTERNAL), 1 << 14, latency=20, memory_stall=0.2) as engine:
+        for number in range(16):
+            network = network_for(rng, list(ROUTES)[number % len(ROUTES)])
+            program = compile_network(network, engine.parameters)
+            external += program.memory_words > len(program.weights)
+            check_sequences(engine, network, [[random_maps(rng, network, steps) for steps in (2, 1)]] * 2, PATTERNS[1])
+    assert external > 4
 
 
 def test_many_macs_behind_a_narrow_weight_port():
