@@ -15,8 +15,8 @@ from amacrine.sw.demo import CLIPS, RATE_HZ
 from amacrine.sw.files import package_file
 from amacrine.sw.signals import fan_noise
 
-PHRASES_S = ((0.0, 3.0), (3.0, 5.5), (5.5, 9.0))    # of the clip
-PAUSE_S = 6.0
+PHRASES_S = ((0.0, 3.0), (3.0, 5.5))    # of the clip
+PAUSE_S = 5.0
 SNR_DB = 20.0
 
 

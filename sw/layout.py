@@ -81,6 +81,8 @@ class Parameters:
     @classmethod
     def from_dict(cls, values: Mapping[str, int]) -> Parameters:
         """What `as_dict` gave; AmacrineError or TypeError for values or names that cannot be."""
+        if not isinstance(values, Mapping):
+            raise TypeError(f"parameters must have names, which {values!r} has not")
         conv = {name.removeprefix(CONV_PREFIX): value for name, value in values.items() if name.startswith(CONV_PREFIX)}
         own = {name: value for name, value in values.items() if not name.startswith(CONV_PREFIX)}
         return cls(**own, conv=ConvParameters(**conv) if any(conv.values()) else None)
