@@ -31,7 +31,7 @@ def ulx3s(name: str, size: str, clock_hz: int, conv: ConvParameters | None = Non
 
 BOARDS = (
     ulx3s("ulx3s", "85F", 100_000_000),
-    ulx3s("ulx3s-cnn", "85F", 62_500_000, CNN),
+    ulx3s("ulx3s-cnn", "85F", 75_000_000, CNN),
     ulx3s("ulx3s-45f", "45F", 87_500_000),      # a fuller FPGA is slower
     ulx3s("ulx3s-25f", "25F", 87_500_000, small=True),
 )
