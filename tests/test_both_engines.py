@@ -151,7 +151,8 @@ def test_registers_of_both_engines():
     rng = np.random.default_rng(4)
     network = network_for(rng, Route.MAP_TO_EVENTS)
     with SimulatedEngine(SMALL) as engine:
-        assert [engine.read(Register.PARAMETERS + n) for n in range(14)] == list(SMALL.as_dict().values())
+        told = SMALL.as_dict()
+        assert [engine.read(Register.PARAMETERS + n) for n in range(len(told))] == list(told.values())
         program = compile_network(network, SMALL)
         engine.load(program)
         engine.run(random_maps(rng, network, 3))
