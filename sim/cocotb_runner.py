@@ -29,11 +29,12 @@ def build(make: Callable[[], Any]) -> Path:
 
     Parameters
     ----------
-    make : a function of a module; the build is kept until its file or the gateware changes
+    make : a function of a module; the build is kept until its file or the gateware changes, for each installation of
+        cocotb by itself, whose libraries it looks for where they were
     """
     file = Path(inspect.getfile(make))
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    with cached(f"cocotb {make.__qualname__} {digest} {source_digest()}") as (folder, done):
+    with cached(f"cocotb {make.__qualname__} {digest} {source_digest()} {config.libs_dir}") as (folder, done):
         if not done:
             write_verilog(make(), folder / "top.v")
             _verilate(folder)
