@@ -8,7 +8,7 @@ from amacrine.sw.layout import KERNEL_BURST, Parameters
 
 from .memory import weight_port
 from .numerics import request_layout
-from .queue import Queue
+from .queue import Queue, burst_owner
 
 IN_FLIGHT = 32
 """Bursts, at least, that may be asked for before the last word of the first one has been taken."""
@@ -80,14 +80,11 @@ class WeightArbiter(wiring.Component):
     def _answers(self, m, owners):
         """Words to whom they belong. A burst's owner is known in the cycle behind its request, at the latest."""
         word, columns, kernels = self.port.data, self.columns.data, self.kernels.data
-        owner, known, last, taken = Signal(owners.shape), Signal(), Signal(), Signal()
+        taken = Signal()
+        owner, known = burst_owner(m, owners, taken)
         m.d.comb += [
             columns.payload.eq(word.payload), columns.valid.eq(word.valid & known & ~owner.kernels),
             kernels.payload.eq(word.payload), kernels.valid.eq(word.valid & known & owner.kernels),
             word.ready.eq(known & Mux(owner.kernels, kernels.ready, columns.ready)),
-            taken.eq(word.valid & word.ready), owners.o.ready.eq(~known | (taken & last)),
+            taken.eq(word.valid & word.ready),
         ]
-        with m.If(taken):
-            m.d.sync += [owner.words.eq(owner.words - 1), last.eq(owner.words == 2)]
-        with m.If(owners.o.ready):
-            m.d.sync += [known.eq(owners.o.valid), owner.eq(owners.o.p), last.eq(owners.o.p.single)]

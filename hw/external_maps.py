@@ -10,7 +10,7 @@ from amacrine.sw.layout import Parameters
 from .conv_numerics import EXTERNAL_POINTER
 from .features import FeatureMemory
 from .memory import weight_port, write_layout
-from .queue import Queue
+from .queue import Queue, burst_owner
 
 PREFETCH = 128
 """Elements of a plane, at most, that are asked for ahead; but not less than 8 words, nor more than 32."""
@@ -72,18 +72,15 @@ class PortShare(wiring.Component):
 
     def _answers(self, m, owners, readers):
         """Words to whom they belong. A burst's owner is known in the cycle behind its request, at the latest."""
-        word, owner, known, last, taken = self.port.data, Signal(owners.shape), Signal(), Signal(), Signal()
+        word, taken = self.port.data, Signal()
+        owner, known = burst_owner(m, owners, taken)
         for number, reader in enumerate(readers):
             m.d.comb += [reader.data.payload.eq(word.payload),
                          reader.data.valid.eq(word.valid & known & (owner.reader == number))]
         m.d.comb += [
             word.ready.eq(known & Array(reader.data.ready for reader in readers)[owner.reader]),
-            taken.eq(word.valid & word.ready), owners.o.ready.eq(~known | (taken & last)),
+            taken.eq(word.valid & word.ready),
         ]
-        with m.If(taken):
-            m.d.sync += [owner.words.eq(owner.words - 1), last.eq(owner.words == 2)]
-        with m.If(owners.o.ready):
-            m.d.sync += [known.eq(owners.o.valid), owner.eq(owners.o.p), last.eq(owners.o.p.single)]
 
 
 class PlaneReader(wiring.Component):

@@ -7,6 +7,32 @@ from amaranth.lib.wiring import In, Out
 from .ram import block_ram, read_port
 
 
+def burst_owner(m, owners, taken):
+    """Whom the words that come or go now belong to, of bursts that are done in order.
+
+    Parameters
+    ----------
+    owners : Queue
+        Of the bursts; its payload has `words`, their number, and may have `single`, whether there is only one.
+    taken : 1
+        A word of the burst goes by in this cycle.
+
+    Returns
+    -------
+    owner : the payload of the burst at work
+    known : 1, there is one
+    """
+    owner, known, last = Signal(owners.shape), Signal(), Signal()
+    coming = owners.o.p
+    m.d.comb += owners.o.ready.eq(~known | (taken & last))
+    with m.If(taken):
+        m.d.sync += [owner.words.eq(owner.words - 1), last.eq(owner.words == 2)]
+    with m.If(owners.o.ready):
+        m.d.sync += [known.eq(owners.o.valid), owner.eq(coming),
+                     last.eq(coming.single if "single" in owners.shape.members else coming.words == 1)]
+    return owner, known
+
+
 class Queue(wiring.Component):
     """Holds up to `depth` payloads in LUT RAM.
 

@@ -8,7 +8,7 @@ from amacrine.sw.layout import Parameters
 
 from .memory import weight_port, write_layout
 from .numerics import request_layout
-from .queue import Queue
+from .queue import Queue, burst_owner
 from .sdram import SdramController, burst_layout, pins_signature
 from .sdram_chips import SdramChip, Timings
 
@@ -219,18 +219,15 @@ class ChunkMerge(wiring.Component):
             order.i.valid.eq(chunk.valid & chunk.ready & chunk.p.write), order.i.p.engine.eq(engine.valid),
             order.i.p.words.eq(chunk.p.length),
         ]
-        owner, known, last, taken = Signal(owner_layout), Signal(), Signal(), Signal()
+        taken = Signal()
+        owner, known = burst_owner(m, order, taken)
         word = Mux(owner.engine, self.engine_words.payload, self.host_words.payload)
         m.d.comb += [
             self.words.payload.eq(word),
             self.words.valid.eq(known & Mux(owner.engine, self.engine_words.valid, self.host_words.valid)),
-            taken.eq(self.words.valid & self.words.ready), order.o.ready.eq(~known | (taken & last)),
+            taken.eq(self.words.valid & self.words.ready),
             self.engine_words.ready.eq(taken & owner.engine), self.host_words.ready.eq(taken & ~owner.engine),
         ]
-        with m.If(taken):
-            m.d.sync += [owner.words.eq(owner.words - 1), last.eq(owner.words == 2)]
-        with m.If(order.o.ready):
-            m.d.sync += [known.eq(order.o.valid), owner.eq(order.o.p), last.eq(order.o.p.words == 1)]
         return m
 
 
@@ -356,15 +353,9 @@ class SdramWeights(wiring.Component):
         """Words to whom they belong."""
         m.submodules.gather = gather = Gather(self.ratio)
         connect(m, gather.o, flipped(self.port.data))
-        owner, valid, last = Signal(owners.shape), Signal(), Signal()
-        taken = read.valid & read.ready
+        owner, valid = burst_owner(m, owners, read.valid & read.ready)
         m.d.comb += [
             gather.i.payload.eq(read.payload), gather.i.valid.eq(read.valid & valid & ~owner.host),
             host_words.payload.eq(read.payload), host_words.valid.eq(read.valid & valid & owner.host),
             read.ready.eq(valid & (owner.host | gather.i.ready)),
-            owners.o.ready.eq(~valid | (taken & last)),
         ]
-        with m.If(taken):
-            m.d.sync += [owner.words.eq(owner.words - 1), last.eq(owner.words == 2)]
-        with m.If(owners.o.ready):
-            m.d.sync += [valid.eq(owners.o.valid), owner.eq(owners.o.p), last.eq(owners.o.p.words == 1)]
