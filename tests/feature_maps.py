@@ -26,6 +26,16 @@ def pack(slab):
     return maps.tolist(), slab[slab != 0].tolist()
 
 
+def written_values(writes):
+    """Address and value of all that payloads of value_write_layout, one or two values each, write."""
+    written = []
+    for pair in writes:
+        written.append((pair["address"], pair["value"]))
+        if pair["two"]:
+            written.append((pair["address"] + 1, pair["next_value"]))
+    return written
+
+
 def unpack(maps, values, shape):
     """Inverse of `pack`."""
     flags = np.array(maps)[:, None] >> np.arange(WORD_CHANNELS) & 1

@@ -3,7 +3,7 @@
 import cocotb
 import numpy as np
 from feature_benches import ENCODER_LANES, PARAMETERS, chunk_payloads, run_bench
-from feature_maps import DENSITIES, pack, random_slab, unpack
+from feature_maps import DENSITIES, pack, random_slab, unpack, written_values
 from streams import PATTERNS, SURPLUS_CYCLES, Codec, Ports, bench_test, generators, get, put
 
 from amacrine.hw.conv_numerics import map_write_layout, value_write_layout
@@ -23,16 +23,6 @@ async def start(encoder, place):
     encoder.set(start=1, job=JOB.pack(**place))
     await encoder.cycles()
     encoder.set(start=0, job=0)
-
-
-def written(items):
-    """Address and value of all that `value` payloads write."""
-    pairs = []
-    for pair in map(VALUE.unpack, items):
-        pairs.append((pair["address"], pair["value"]))
-        if pair["two"]:
-            pairs.append((pair["address"] + 1, pair["next_value"]))
-    return pairs
 
 
 async def until_idle(encoder):
@@ -62,10 +52,11 @@ async def planes_are_right(dut, lanes, pattern):
         words, elements = pack(slab)
         assert [MAP.unpack(item) for item in maps] == [
             {"address": place["map"] + k, "bits": bits} for k, bits in enumerate(words)]
-        assert written(values) == [(place["value"] + k, value) for k, value in enumerate(elements)]
+        assert written_values(map(VALUE.unpack, values)) == [
+            (place["value"] + k, value) for k, value in enumerate(elements)]
         np.testing.assert_array_equal(unpack(words, elements, shape), slab)
     await encoder.cycles(SURPLUS_CYCLES)
-    assert len(maps) == len(words) and len(written(values)) == len(elements)
+    assert len(maps) == len(words) and len(written_values(map(VALUE.unpack, values))) == len(elements)
 
 
 @bench_test

@@ -2,7 +2,7 @@
 
 import cocotb
 from conv_back_benches import PARAMETERS, run_bench
-from feature_maps import DENSITIES, chunks, pack, random_slab
+from feature_maps import DENSITIES, chunks, pack, random_slab, written_values
 from streams import SURPLUS_CYCLES, Codec, Ports, generators, get, patterns, put, signed, word
 
 from amacrine.hw.conv_numerics import chunk_layout, map_write_layout, result_layout, value_write_layout
@@ -38,16 +38,6 @@ class Pass:
         self.values = [] if self.dense else [(place["value"] + i, value) for i, value in enumerate(values)]
 
 
-def singles(items):
-    """Addresses and values of writes of one or two values."""
-    written = []
-    for pair in map(VALUE.unpack, items):
-        written.append((pair["address"], pair["value"]))
-        if pair["two"]:
-            written.append((pair["address"] + 1, pair["next_value"]))
-    return written
-
-
 @patterns
 async def slabs_and_elements(dut, p_idle, p_stall):
     """Passes of both kinds behind one another."""
@@ -68,7 +58,7 @@ async def slabs_and_elements(dut, p_idle, p_stall):
         await ports.until(lambda written=written, count=count: len(written) == count)
         await ports.cycles(SURPLUS_CYCLES)
         assert [tuple(MAP.unpack(item).values()) for item in maps] == [item for each in passes for item in each.maps]
-        assert singles(values) == [item for each in passes for item in each.values]
+        assert written_values(map(VALUE.unpack, values)) == [item for each in passes for item in each.values]
         assert [signed(item, 16) for item in elements] == [item for each in passes for item in each.elements]
         sums = [0, 0]
         for each, seen in zip(passes, written, strict=True):
@@ -81,4 +71,4 @@ async def watch(ports, written, maps, values):
     while True:
         await ports.cycles()
         if ports.written.value == 1:
-            written.append((len(maps), len(singles(values))))
+            written.append((len(maps), len(written_values(map(VALUE.unpack, values)))))
