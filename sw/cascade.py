@@ -137,28 +137,28 @@ def golden_always(cascade: Cascade, enhancer: QuantisedNetwork) -> CascadeRun:
 
 
 def run_cascade(cascade: Cascade, vad: QuantisedNetwork, enhancer: QuantisedNetwork, device: CascadeDevice,
-                programs: Sequence[Program], clock: Callable[[], int] | None = None) -> CascadeRun:
+                programs: Sequence[Program], hardware: str, clock: Callable[[], int] | None = None) -> CascadeRun:
     """The cascade on hardware, compared with the golden models in every output and count.
 
     Parameters
     ----------
     programs : of `vad` and of `enhancer`, compiled together
+    hardware : what to call it in `fault`
     clock : clock cycles up to now, if there is such a count
     """
     golden = golden_cascade(cascade, vad, enhancer)
     heard = vad.quantise_inputs(cascade.detection.inputs)
-    noisy, due = enhancer.quantise_inputs(cascade.enhancement.inputs), cascade.due
+    noisy = enhancer.quantise_inputs(cascade.enhancement.inputs)
+    ends = np.searchsorted(cascade.due, np.arange(len(heard)), side="right")    # frames due up to each step
     watch = _Watch(clock)
     speech, gains, opened = [], [np.empty((0, enhancer.n_outputs), np.int16)], np.zeros(len(noisy), bool)
-    silent = cascade.hangover + 1       # frames without speech
     device.load(programs[0])
     with bar("cascade", len(heard)) as progress:
         for step in range(len(heard)):
             speech.append(watch(vad.name, lambda: device.run(heard[step : step + 1]).outputs))     # noqa: B023
-            is_speech = vad.dequantise_outputs(speech[-1])[0, 0] >= silero.DECISION
-            silent = 0 if is_speech else silent + 1
-            frames = np.flatnonzero(due == step)
-            if len(frames) and silent <= cascade.hangover:
+            recent = vad.dequantise_outputs(np.concatenate(speech[-1 - cascade.hangover :]))[:, 0]
+            frames = slice(ends[step - 1] if step else 0, ends[step])
+            if frames.start < frames.stop and gate(recent, cascade.hangover)[-1]:
                 watch(SWITCHING, lambda: device.switch(programs[1]))
                 gains.append(watch(enhancer.name, lambda: device.run(noisy[frames]).outputs))     # noqa: B023
                 opened[frames] = True
@@ -168,19 +168,20 @@ def run_cascade(cascade: Cascade, vad: QuantisedNetwork, enhancer: QuantisedNetw
     for network, program, parts in ((vad, programs[0], speech), (enhancer, programs[1], gains)):
         device.switch(program)
         fault = fault or difference(golden.goldens[network.name], np.concatenate(parts), device.counters(),
-                                    program.parameters)
+                                    program.parameters, hardware)
     return replace(golden, cycles=watch.cycles, fault=fault,
                    gains=cascade.gains(opened, enhancer.dequantise_outputs(np.concatenate(gains))))
 
 
 def run_always(cascade: Cascade, enhancer: QuantisedNetwork, device: CascadeDevice, programs: Sequence[Program],
-               clock: Callable[[], int] | None = None) -> CascadeRun:
+               hardware: str, clock: Callable[[], int] | None = None) -> CascadeRun:
     """The enhancer in every frame, on hardware; otherwise as `run_cascade`."""
     golden = golden_always(cascade, enhancer)
     watch = _Watch(clock)
     device.load(programs[1])
     outputs = watch(enhancer.name, lambda: device.run(enhancer.quantise_inputs(cascade.enhancement.inputs)).outputs)
-    fault = difference(golden.goldens[enhancer.name], outputs, device.counters(), programs[1].parameters)
+    fault = difference(golden.goldens[enhancer.name], outputs, device.counters(), programs[1].parameters,
+                       hardware)
     return replace(golden, cycles=watch.cycles, fault=fault, gains=enhancer.dequantise_outputs(outputs))
 
 

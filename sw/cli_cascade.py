@@ -27,6 +27,7 @@ from .cascade import (
 from .compile import compile_together
 from .device import Device
 from .errors import AmacrineError, DiffersError
+from .execute import SIMULATED
 from .files import write_atomically
 from .layout import Parameters
 from .progress import clock
@@ -62,17 +63,16 @@ def run_both(loaded: Cascade, vad: QuantisedNetwork, enhancer: QuantisedNetwork,
     """The cascade, and NSNet2 always on, on one of the engines."""
     if engine == "golden":
         return golden_cascade(loaded, vad, enhancer), golden_always(loaded, enhancer)
-    programs = compile_together([vad, enhancer], device.info.parameters if device else parameters)
+    programs = compile_together([vad, enhancer], parameters)
     if device:
-        return (run_cascade(loaded, vad, enhancer, device, programs), run_always(loaded, enhancer, device, programs))
+        board = f"the board {device.info.board}"
+        return (run_cascade(loaded, vad, enhancer, device, programs, board),
+                run_always(loaded, enhancer, device, programs, board))
     with clock("building the simulation, once"):
         simulation = SimulatedEngine(parameters, programs[0].memory_words, latency=latency)
     with simulation:
-        def cycles() -> int:
-            return simulation.cycles
-
-        return (run_cascade(loaded, vad, enhancer, simulation, programs, cycles),
-                run_always(loaded, enhancer, simulation, programs, cycles))
+        return (run_cascade(loaded, vad, enhancer, simulation, programs, SIMULATED, lambda: simulation.cycles),
+                run_always(loaded, enhancer, simulation, programs, SIMULATED, lambda: simulation.cycles))
 
 
 def report(loaded: Cascade, gated: CascadeRun, engine: str, *rows: list[CascadeRow]) -> list[str]:

@@ -23,6 +23,7 @@ from .report import JobStats, RunStats
 from .workload import Workload
 
 CHUNK = 50  # steps between two looks at the progress
+SIMULATED = "the simulated hardware"
 
 
 def run_float(network: Network, inputs: np.ndarray) -> np.ndarray:
@@ -161,7 +162,7 @@ def run_simulated(program: Program, inputs: np.ndarray, latency: int = 1) -> Sim
 
 
 def difference(golden: GoldenRun, outputs: np.ndarray, counters: dict[str, dict[str, int]], parameters: Parameters,
-               hardware: str = "the simulated hardware") -> str | None:
+               hardware: str = SIMULATED) -> str | None:
     """What the hardware did otherwise than the golden model, first of all; None if nothing."""
     unequal = np.argwhere(outputs != golden.outputs)
     if len(unequal):
@@ -207,10 +208,10 @@ def column_words(golden: GoldenRun, job: str, pes: int) -> int:
 def job_stats(golden: GoldenRun, parameters: Parameters,
               counters: dict[str, dict[str, int]] | None = None) -> list[JobStats]:
     """Counts of each job; bytes are those on the weight port, with each gate padded to whole words."""
-    made = []
+    made, counted = [], passes(golden, parameters)
     for job, events in golden.events.items():
         if job in golden.conv_macs:
-            made.append(_conv_stats(golden, job, parameters, counters))
+            made.append(_conv_stats(golden, job, counted, parameters, counters))
             continue
         made.append(JobStats(
             job, columns=golden.columns(job), columns_skipped=golden.columns(job) - int(events.sum()),
@@ -222,11 +223,11 @@ def job_stats(golden: GoldenRun, parameters: Parameters,
     return made
 
 
-def _conv_stats(golden: GoldenRun, job: str, parameters: Parameters,
+def _conv_stats(golden: GoldenRun, job: str, counted: Sequence[PassCounts], parameters: Parameters,
                 counters: dict[str, dict[str, int]] | None) -> JobStats:
     """Counts of a convolution, all its passes together; it fetches all its kernels in every step."""
     layer, steps = golden.network.jobs[job].layer.name, len(golden.events[job])
-    own = [each for each in passes(golden, parameters) if each.layer == layer]
+    own = [each for each in counted if each.layer == layer]
     columns, macs = golden.columns(job), parameters.conv.macs if parameters.conv else 0
     weight_bytes = (sum(each.kernel_bytes for each in own) * steps if own
                     else int(golden.words(job, parameters.pes).sum()) * parameters.pes)
