@@ -10,9 +10,10 @@ from amaranth.lib import wiring
 
 from amacrine.hw.conv import ConvEngine
 from amacrine.sw.conv_compile import ConvProgram
-from amacrine.sw.conv_layout import CONV_COUNTER_FIELDS, ConvParameters, ConvRegister
+from amacrine.sw.conv_layout import CONV_COUNTER_FIELDS, SLAB_FIELDS, ConvParameters, ConvRegister
 from amacrine.sw.errors import AmacrineError
 from amacrine.sw.layout import Parameters
+from amacrine.sw.program import conv_writes
 
 from .build import build_library, load_library
 from .engine import CHUNK_CYCLES, FUNCTIONS
@@ -59,21 +60,10 @@ class SimulatedConv:
         self._simulation = self._library.simulation_new()
         self._library.simulation_memory(self._simulation, latency, int(memory_stall * 256))
         self._library.simulation_load(self._simulation, image.ctypes.data, len(image), image.shape[1])
-        for base, stride, rows in ((ConvRegister.PASSES, 16, program.passes), (ConvRegister.SLABS, 4, program.slabs)):
-            pairs = np.ascontiguousarray(rows).view("<u4")
-            for row, values in enumerate(pairs):
-                for pair, value in enumerate(values):
-                    self.write(base + stride * row + pair, int(value))
-        channels = int(program.slabs[0][3])
-        settings = {
-            ConvRegister.COUNT: len(program.passes), ConvRegister.CHANNELS: channels,
-            ConvRegister.POSITIONS: len(program.input_order) // channels,
-            ConvRegister.EVEN_MAP: program.slabs[0][0], ConvRegister.EVEN_VALUE: program.value_address(0),
-            ConvRegister.ODD_MAP: program.slabs[1][0], ConvRegister.ODD_VALUE: program.value_address(1),
-            ConvRegister.RUN: 1,
-        }
-        for register, value in settings.items():
-            self.write(register, int(value))
+        channels = int(program.slabs[0][SLAB_FIELDS.index("channels")])
+        positions = len(program.input_order) // channels
+        for address, value in conv_writes(program.passes, program.slabs, channels, positions):
+            self.write(address, value)
 
     def __enter__(self) -> SimulatedConv:
         return self

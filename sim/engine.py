@@ -6,6 +6,7 @@ Python wakes once a frame or less; the clock runs in C++ (sim/harness.cpp).
 from __future__ import annotations
 
 import ctypes
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from amacrine.sw.errors import AmacrineError
 from amacrine.sw.layout import CLEAR, CLEARING, HALT, QUIET, RUN, Parameters, Register
-from amacrine.sw.program import Program, check_switch, register_writes, switch_writes
+from amacrine.sw.program import Program, check_switch, network_key, register_writes, switch_writes
 
 from .build import Function, build_simulation, load_library
 
@@ -73,7 +74,7 @@ class SimulatedEngine:
         self._simulation = self._library.simulation_new()
         self._library.simulation_memory(self._simulation, latency, int(memory_stall * 256))
         self.program: Program | None = None
-        self._steps: dict[Program, int] = {}        # of the present sequence, by network
+        self._steps: Counter[tuple[tuple[int, int], ...]] = Counter()     # of the present sequence, by `network_key`
 
     def __enter__(self) -> SimulatedEngine:
         return self
@@ -128,7 +129,7 @@ class SimulatedEngine:
         self.write(Register.CONTROL, HALT)
         for address, value in switch_writes(program):
             self.write(address, value)
-        self.write(Register.RESUME, self._steps.get(program, 0) % 4)
+        self.write(Register.RESUME, self._steps[network_key(program)] % 4)
         self.write(Register.CONTROL, RUN)
         self.program = program
 
@@ -162,7 +163,7 @@ class SimulatedEngine:
                                     f"{done} of {steps}; this is a fault in Amacrine, please report it.")
             if progress:
                 progress(done)
-        self._steps[self.program] = self._steps.get(self.program, 0) + steps
+        self._steps[network_key(self.program)] += steps
         return SimulatedRun(self.program.restored(outputs), started, finished, words)
 
     def counters(self) -> dict[str, dict[str, int]]:

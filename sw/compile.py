@@ -140,10 +140,10 @@ def compile_together(networks: Sequence[QuantisedNetwork], parameters: Parameter
     places = [_place(layout, network, anticipate) for network in networks]
     if sum(place.head is not None for place in places) > 1:
         raise AmacrineError(f"Of the networks {names!r}, more than one has convolutions; the CNN engine serves one.")
-    heads = [place.head.with_scratch(layout.image.used, parameters.pes) for place in places if place.head]
-    weight_words = layout.image.used
-    for head in heads:
-        layout.image.used = max(weight_words, head.scratch_first + head.scratch_words)
+    head = next((place.head for place in places if place.head), None)
+    if head and head.scratch_words:         # maps that do not fit on chip, behind all weights
+        head = head.with_scratch(layout.image.used, parameters.pes)
+        layout.image.used = head.scratch_first + head.scratch_words
     layout.check(names)
     starts = [Entry(job.number, source=0).encode() for job in layout.jobs if job.encoder == "bias"]     # read no vector
     entries = starts + [entry for place in places for entry in place.loop]
@@ -154,8 +154,8 @@ def compile_together(networks: Sequence[QuantisedNetwork], parameters: Parameter
         "weights": np.concatenate(layout.weights), "columns": _rows(layout.columns, COLUMN_FIELDS),
         "cells": _rows(layout.cells, CELL_FIELDS), "entries": np.array(entries, np.uint16),
         "initial": np.concatenate([place.initial for place in places]),
-        "passes": heads[0].passes if heads else _rows([], PASS_FIELDS),
-        "slabs": heads[0].slabs if heads else _rows([], SLAB_FIELDS), "memory_words": layout.image.used,
+        "passes": head.passes if head else _rows([], PASS_FIELDS),
+        "slabs": head.slabs if head else _rows([], SLAB_FIELDS), "memory_words": layout.image.used,
     }
     shape = next((place.convs[0].shape for place in places if place.convs), None)
     if shape:

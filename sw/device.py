@@ -28,7 +28,7 @@ from .errors import (
 )
 from .layout import HALT, QUIET, RUN, Parameters, Register
 from .port import Port, SerialPort
-from .program import Program, check_switch, register_writes, switch_writes
+from .program import Program, check_switch, network_key, register_writes, switch_writes
 from .protocol import BAUD, LINK_REGISTERS, MAX_DATA, MEMORY_RANGE, VERSION, LinkRegister, Operation, Status
 from .stream import GONE, Stream
 from .transport import Link, LinkStatistics, Request
@@ -87,7 +87,7 @@ class Device:
         self._link = Link(port, timeout, tries)
         self._patience = timeout * tries
         self._stream: Stream | None = None
-        self._steps: dict[tuple[tuple[int, int], ...], int] = {}   # of the present sequence, by `switch_writes`
+        self._steps: dict[tuple[tuple[int, int], ...], int] = {}   # of the present sequence, by `network_key`
         self.program: Program | None = None
         try:
             self.info = _identify(self._link)
@@ -161,11 +161,11 @@ class Device:
         present = self._loaded()
         check_switch(present, program)
         stream = self._under_way()
-        self._steps[tuple(switch_writes(present))] = stream.steps
+        self._steps[network_key(present)] = stream.steps
         self._rest()
         self._check_session(stream)
-        self.write_registers(writes := switch_writes(program))
-        steps = self._steps.get(tuple(writes), 0)
+        self.write_registers(switch_writes(program))
+        steps = self._steps.get(network_key(program), 0)
         self.write_registers([(Register.RESUME, steps % 4)])     # by itself: after the others, even if one is repeated
         self.write_registers([(Register.CONTROL, RUN)])
         stream.switch(program, steps)

@@ -99,7 +99,7 @@ class Program:
         those that run once a sequence and `loop_start`, or behind `loop_end`, is of other networks
     jobs : column jobs by number
     conv_jobs : passes of the CNN engine by number
-    weights : int8 (words, K): columns, then kernels
+    weights : int8 (words, K): of each network kernels, then columns
     columns, cells : uint16 (jobs, fields), rows of ``layout.COLUMN_FIELDS`` and ``layout.CELL_FIELDS``
     entries : uint16 (entries,), the column list
     initial : int32 (n, 2), register addresses and values to write between clearing and running
@@ -230,6 +230,11 @@ def switch_writes(program: Program) -> list[tuple[int, int]]:
             (Register.INPUT, program.input_word | program.input_length << 16), (Register.ROUTE, program.route)]
 
 
+def network_key(program: Program) -> tuple[tuple[int, int], ...]:
+    """What tells the networks in a device apart, however often their programs were read or compiled."""
+    return tuple(switch_writes(program))
+
+
 def check_switch(present: Program | None, program: Program) -> None:
     """Refuse to go on with a program that was not compiled together with the present one."""
     if present is None or not (np.array_equal(program.entries, present.entries)
@@ -242,14 +247,18 @@ def _conv_writes(program: Program) -> list[tuple[int, int]]:
     """Address and value of the CNN engine's registers, if there is one; it stands still without convolutions."""
     if not len(program.passes):
         return [] if program.parameters.conv is None else [(ConvRegister.RUN, 0)]
-    writes = [*_table(ConvRegister.PASSES, 16, program.passes), *_table(ConvRegister.SLABS, 4, program.slabs)]
-    writes += [(ConvRegister.COUNT, len(program.passes)), (ConvRegister.CHANNELS, program.map_channels),
-               (ConvRegister.POSITIONS, program.map_positions), (ConvRegister.RUN, 1)]
+    return conv_writes(program.passes, program.slabs, program.map_channels, program.map_positions)
+
+
+def conv_writes(passes: np.ndarray, slabs: np.ndarray, channels: int, positions: int) -> list[tuple[int, int]]:
+    """Address and value of the registers that a CNN engine needs for these descriptors and input maps; it runs then."""
+    writes = [*_table(ConvRegister.PASSES, 16, passes), *_table(ConvRegister.SLABS, 4, slabs),
+              (ConvRegister.COUNT, len(passes)), (ConvRegister.CHANNELS, channels), (ConvRegister.POSITIONS, positions)]
     for step, place in enumerate(("EVEN", "ODD")):
-        slab = dict(zip(SLAB_FIELDS, map(int, program.slabs[step]), strict=True))
+        slab = dict(zip(SLAB_FIELDS, map(int, slabs[step]), strict=True))
         writes += [(ConvRegister[f"{place}_MAP"], slab["map"]),
                    (ConvRegister[f"{place}_VALUE"], slab["value_low"] | slab["value_high"] << 16)]
-    return writes
+    return [*writes, (ConvRegister.RUN, 1)]
 
 
 def _table(base: int, stride: int, rows: np.ndarray) -> list[tuple[int, int]]:
