@@ -58,11 +58,11 @@ class Bench:
             self.read += 1
 
     def take(self, passes, unit, inputs):
-        number, fields = self.next_pass(passes, unit)
-        step = number // len(passes)
+        number = len(self.taken[unit])
+        step, fields = number // len(passes), passes[number % len(passes)]
         job = JOB.unpack(int(self.ports.job.value))
         assert job == fields, (unit, number)
-        control = BITS.unpack(fields["control"] & 0x7FFF)
+        control = BITS.unpack(fields["control"] & 0x3FFF)
         self.taken[unit].append(number)
         if unit == "kernels":
             return
@@ -70,20 +70,7 @@ class Bench:
         assert not control["input"] or self.read < step <= inputs, "the input is not there"
         assert not control["first"] or all(other >= number for other, _ in self.under_way), "results are to come"
         for name, taken in self.taken.items():
-            before = sum(name == "decoder" or not events(passes[other % len(passes)]) for other in range(number))
-            assert len(taken) >= before, f"pass {number} came to {unit} before the one before came to {name}"
-
-    def next_pass(self, passes, unit):
-        """The pass that comes next to a unit: passes of events go to the decoder only."""
-        number = self.taken[unit][-1] + 1 if self.taken[unit] else 0
-        while unit != "decoder" and events(passes[number % len(passes)]):
-            number += 1
-        return number, passes[number % len(passes)]
-
-
-def events(fields):
-    """Whether a pass is for the decoder only."""
-    return BITS.unpack(fields["control"] & 0x7FFF)["events"]
+            assert len(taken) >= number, f"pass {number} came to {unit} before the one before came to {name}"
 
 
 def program(rng):
@@ -94,13 +81,9 @@ def program(rng):
         count = rng.randint(1, 4)
         for number in range(count):
             fields = {name: rng.getrandbits(16) for name in PASS_FIELDS}
-            junk = BITS.unpack(rng.getrandbits(15)) | {"input": layer == 0, "first": number == 0, "events": 0}
+            junk = BITS.unpack(rng.getrandbits(14)) | {"input": layer == 0, "first": number == 0}
             fields["control"] = BITS.pack(**junk)
             passes.append(fields)
-    if rng.random() < 0.5:      # a dense layer behind: its input events come from the decoder alone
-        fields = {name: rng.getrandbits(16) for name in PASS_FIELDS}
-        fields["control"] = BITS.pack(events=1, first=1, last=1)
-        passes.append(fields)
     return passes
 
 
