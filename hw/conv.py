@@ -172,7 +172,7 @@ class ConvEngine(wiring.Component):
     def _jobs(self, m, parts, reset):
         """The offered pass to each unit, in the unit's own words."""
         sequencer, job = parts.sequencer, parts.sequencer.job
-        control = data.View(CONTROL, job.control[:14])
+        control = data.View(CONTROL, job.control[:13])
         for name, port in (("kernels", parts.kernels.job), ("decoder", parts.decoder.job),
                            ("scatter", parts.scatter.job)):
             m.d.comb += [port.valid.eq(getattr(sequencer, f"valid_{name}")),

@@ -12,7 +12,7 @@ PASS_PAIRS = len(PASS_FIELDS) // 2
 PASS = data.StructLayout({name: unsigned(16) for name in PASS_FIELDS})
 CONTROL = data.StructLayout({
     "input": 1, "depthwise": 1, "stride_y": 1, "stride_x": 1, "q_shift": unsigned(2), "function": unsigned(2),
-    "first": 1, "dense": 1, "average": 1, "pool": unsigned(2), "last": 1,
+    "first": 1, "dense": 1, "average": 1, "pool": unsigned(2),
 })
 """The field `control` of a pass descriptor; strides are less one."""
 UNITS = ("kernels", "decoder", "scatter", "finisher")
@@ -60,7 +60,7 @@ class ConvSequencer(wiring.Component):
         number, step = Signal(range(PASSES)), Signal(2)
         loads, loaded = Signal(), Signal()
         self._load(m, number, loads, loaded)
-        control = data.View(CONTROL, self.job.control[:14])
+        control = data.View(CONTROL, self.job.control[:13])
         pending = {unit: Signal(name=f"pending_{unit}") for unit in UNITS}
         starts, may_start, input_there, reads_input = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [

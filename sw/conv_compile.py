@@ -147,8 +147,7 @@ def _add_layer(build: _Builder, number: int, layer: QConv, plans: Sequence[ConvP
         read = [slab for slab in sources if slab[1] < plan.in_high and slab[1] + slab[2] > plan.in_low]
         slab = len(build.slabs)
         fields = plan.fields() | {
-            "control": _control(layer, plan, first=index == 0, reads_input=number == 0, dense=last,
-                                ends=last and index == len(plans) - 1),
+            "control": _control(layer, plan, first=index == 0, reads_input=number == 0, dense=last),
             "slab_first": read[0][0], "slab_count": len(read), "ceiling": layer.ceiling,
             "out_map": place[0], "out_value_low": place[1] & 0xFFFF, "out_value_high": place[1] >> 16,
             "shifts": _shifts(layer),
@@ -164,11 +163,11 @@ def _add_layer(build: _Builder, number: int, layer: QConv, plans: Sequence[ConvP
     return made
 
 
-def _control(layer: QConv, plan: ConvPass, *, first: bool, reads_input: bool, dense: bool, ends: bool) -> int:
+def _control(layer: QConv, plan: ConvPass, *, first: bool, reads_input: bool, dense: bool) -> int:
     shape = layer.shape
     return (reads_input | plan.depthwise << 1 | (shape.stride[0] - 1) << 2 | (shape.stride[1] - 1) << 3
             | plan.q_shift << 4 | FUNCTIONS[layer.activation] << 6 | first << 8 | dense << 9
-            | (shape.pooling == "average") << 10 | pool_mode(shape) << 11 | ends << 13)
+            | (shape.pooling == "average") << 10 | pool_mode(shape) << 11)
 
 
 def _shifts(layer: QConv) -> int:

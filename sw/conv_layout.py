@@ -84,7 +84,7 @@ SLABS = PASSES + 2
 # Rows of 16-bit fields; docs/convolution.md has the formulas.
 PASS_FIELDS = (
     "control",         # input[0] depthwise[1] stride_y-1[2] stride_x-1[3] q_shift[5:4] function[7:6] first[8]
-                       # dense[9] average[10] pool[12:11] last[13]
+                       # dense[9] average[10] pool[12:11]
     "slab_first",      # input slabs
     "slab_count",
     "height",          # of the input map

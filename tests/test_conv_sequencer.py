@@ -62,7 +62,7 @@ class Bench:
         step, fields = number // len(passes), passes[number % len(passes)]
         job = JOB.unpack(int(self.ports.job.value))
         assert job == fields, (unit, number)
-        control = BITS.unpack(fields["control"] & 0x3FFF)
+        control = BITS.unpack(fields["control"] & 0x1FFF)
         self.taken[unit].append(number)
         if unit == "kernels":
             return
@@ -81,7 +81,7 @@ def program(rng):
         count = rng.randint(1, 4)
         for number in range(count):
             fields = {name: rng.getrandbits(16) for name in PASS_FIELDS}
-            junk = BITS.unpack(rng.getrandbits(14)) | {"input": layer == 0, "first": number == 0}
+            junk = BITS.unpack(rng.getrandbits(13)) | {"input": layer == 0, "first": number == 0}
             fields["control"] = BITS.pack(**junk)
             passes.append(fields)
     return passes
