@@ -9,7 +9,6 @@ from .numerics import ACTIVATION
 
 SIDE = range(MAX_SIDE + 1)
 CHANNEL = range(MAX_CHANNELS + 1)
-FLAT = unsigned(20)         # element of a flattened map
 EXTERNAL_POINTER = unsigned(EXTERNAL_BIT + 1)
 
 
@@ -49,7 +48,6 @@ FEATURE = data.StructLayout({
     "row_end": 1,           # no element: all of this input row have been sent
     "last": 1,              # with row_end: the map has ended
     "x": SIDE, "channel": CHANNEL,
-    "flat": FLAT,           # index of the element in decode order: row, slab, column, channel
     "value": ACTIVATION,
 })
 """What the map decoder sends: a non-zero element, or the end of a row."""

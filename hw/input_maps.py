@@ -4,11 +4,13 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from amacrine.sw.conv_layout import ConvParameters
+from amacrine.sw.conv_layout import MAX_SIDE, ConvParameters
 
-from .conv_numerics import CHANNEL, FLAT, map_write_layout, value_write_layout
+from .conv_numerics import CHANNEL, map_write_layout, value_write_layout
 from .map_encoder import MapEncoder, encoder_job_layout
 from .numerics import ACTIVATION
+
+POSITIONS = range(MAX_SIDE**2 + 1)
 
 
 class InputMaps(wiring.Component):
@@ -39,7 +41,7 @@ class InputMaps(wiring.Component):
     def __init__(self, params: ConvParameters):
         self.params = params
         super().__init__({
-            "channels": In(CHANNEL), "positions": In(FLAT),
+            "channels": In(CHANNEL), "positions": In(POSITIONS),
             "even": In(encoder_job_layout(params)), "odd": In(encoder_job_layout(params)),
             "run": In(1), "busy": Out(1), "read": In(2, init=3), "done": Out(2, init=3),
             "input": In(stream.Signature(ACTIVATION)),
@@ -53,7 +55,7 @@ class InputMaps(wiring.Component):
         m.submodules.encoder = encoder = MapEncoder(self.params, lanes=1)
         connect(m, encoder.map, flipped(self.map))
         connect(m, encoder.value, flipped(self.value))
-        step, channels_left, positions_left = Signal(2), Signal(CHANNEL), Signal(FLAT)
+        step, channels_left, positions_left = Signal(2), Signal(CHANNEL), Signal(POSITIONS)
         last_channel, last_position, takes = Signal(), Signal(), Signal()
         chunk = encoder.chunk
         m.d.comb += [

@@ -3,13 +3,13 @@
 from functools import reduce
 from operator import or_
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
+from amaranth.hdl import Cat, Const, Module, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from amacrine.sw.conv_layout import MAP_BITS, SLAB_FIELDS, SLABS, ConvParameters
 
-from .conv_numerics import CHANNEL, FEATURE, FLAT, SIDE, map_pointer, pointer_shape
+from .conv_numerics import CHANNEL, FEATURE, SIDE, map_pointer, pointer_shape
 from .numerics import ACTIVATION
 from .queue import Queue
 from .ram import block_ram, read_port
@@ -25,8 +25,8 @@ DECODER_JOB = data.StructLayout({"slab_first": SLAB, "slab_count": range(SLABS +
 
 WORD = data.StructLayout({
     "bits": unsigned(MAP_BITS),
-    "x": SIDE, "channel": CHANNEL, "flat": FLAT,    # of the word's first element
-    "row_end": 1, "last": 1,                        # it is the last word of its row, and of the map
+    "x": SIDE, "channel": CHANNEL,  # of the word's first element
+    "row_end": 1, "last": 1,        # it is the last word of its row, and of the map
 })
 """A word of a sparsity map."""
 
@@ -41,8 +41,7 @@ def slab_layout(params: ConvParameters):
     return data.StructLayout({
         "map": pointer_shape(params, params.map_depth), "value": pointer_shape(params, params.value_depth),
         "first_channel": CHANNEL,
-        "last_word": unsigned(8),           # of a position
-        "last_elements": unsigned(5),       # elements that it has
+        "last_word": unsigned(8),       # of a position
     })
 
 
@@ -119,9 +118,7 @@ class SlabCursor(wiring.Component):
                 m.next = "MAP"
             with m.State("MAP"):
                 m.d.comb += read.addr.eq(pointer(coming, 0))
-                below = channels - 1
-                m.d.sync += [self.slab.first_channel.eq(read.data[:16]),
-                             self.slab.last_word.eq(below[4:]), self.slab.last_elements.eq(below[:4] + 1)]
+                m.d.sync += [self.slab.first_channel.eq(read.data[:16]), self.slab.last_word.eq((channels - 1)[4:])]
                 m.next = "VALUE"
                 with m.If(first_row):
                     m.next = "READY"
@@ -207,7 +204,6 @@ class MapDecoder(wiring.Component):
         valid = Signal(2)
         ends_position, ends_slab, ends_row, ends_map = Signal(), Signal(), Signal(), Signal()
         x, channel = Signal(SIDE), Signal(CHANNEL)      # of the word that is asked for
-        elements, flat = Signal.like(slab.last_elements), Signal(FLAT)       # of the one before, in `asked`
         m.d.comb += [
             ends_position.eq(word == slab.last_word), ends_slab.eq(ends_position & (x == last_x)),
             ends_row.eq(ends_slab & slab_ends_row), ends_map.eq(ends_row & (row == last_row)),
@@ -224,7 +220,6 @@ class MapDecoder(wiring.Component):
                     m.next = "START"
             with m.State("START"):
                 m.d.comb += cursor.restart.eq(1)
-                m.d.sync += flat.eq(0)
                 with m.If(cursor.ready):
                     m.next = "SLAB"
             with m.State("SLAB"):
@@ -252,11 +247,8 @@ class MapDecoder(wiring.Component):
         m.d.sync += [
             valid.eq(Cat(self.map_enable, valid[0])),
             asked.x.eq(x), asked.channel.eq(channel), asked.row_end.eq(ends_row), asked.last.eq(ends_map),
-            elements.eq(Mux(ends_position, slab.last_elements, MAP_BITS)),
-            came.eq(asked), came.bits.eq(self.map_data), came.flat.eq(flat),
+            came.eq(asked), came.bits.eq(self.map_data),
         ]
-        with m.If(valid[0]):
-            m.d.sync += flat.eq(flat + elements)
         m.d.comb += [words.i.payload.eq(came), words.i.valid.eq(valid[1] & (came.bits.any() | came.row_end))]
         return wants_slab, valid.any()
 
@@ -288,10 +280,8 @@ class MapDecoder(wiring.Component):
         m.d.sync += [
             valid.eq(Cat(sends, valid[0])),
             index.eq(Cat(_one_of(lowest[bit] for bit in range(MAP_BITS) if bit >> place & 1) for place in range(4))),
-            asked.x.eq(word.x), asked.channel.eq(word.channel), asked.flat.eq(word.flat),
-            asked.row_end.eq(~element), asked.last.eq(word.last),
-            came.eq(asked), came.channel.eq(asked.channel + index), came.flat.eq(asked.flat + index),
-            came.value.eq(self.value_data),
+            asked.x.eq(word.x), asked.channel.eq(word.channel), asked.row_end.eq(~element), asked.last.eq(word.last),
+            came.eq(asked), came.channel.eq(asked.channel + index), came.value.eq(self.value_data),
         ]
         m.d.comb += [features.i.valid.eq(valid[1]), features.i.payload.eq(came)]
         return has_word

@@ -25,8 +25,7 @@ class Pass:
         _, height, _ = self.image.shape
         for y in range(height):
             for x, channel in zip(*np.nonzero(self.image[:, y].T), strict=True):
-                yield codec.pack(x=x, channel=channel, value=self.image[channel, y, x], last=rng.randrange(2),
-                                 flat=rng.randrange(1 << 20))
+                yield codec.pack(x=x, channel=channel, value=self.image[channel, y, x], last=rng.randrange(2))
             yield codec.pack(row_end=1, last=y == height - 1, x=rng.randrange(1024), channel=rng.randrange(4096))
 
 

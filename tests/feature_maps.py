@@ -58,12 +58,11 @@ def chunks(slab, lanes):
 
 def decoded(slabs, first_channels):
     """What the decoder sends of a map: dictionaries like FEATURE; a row end has its own two fields only."""
-    items, flat, height = [], 0, len(slabs[0])
+    items, height = [], len(slabs[0])
     for row in range(height):
         for slab, first in zip(slabs, first_channels, strict=True):
             for (x, channel), value in np.ndenumerate(slab[row]):
                 if value:
-                    items.append({"row_end": 0, "x": x, "channel": first + channel, "flat": flat, "value": int(value)})
-                flat += 1
+                    items.append({"row_end": 0, "x": x, "channel": first + channel, "value": int(value)})
         items.append({"row_end": 1, "last": int(row == height - 1)})
     return items

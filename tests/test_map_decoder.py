@@ -111,7 +111,7 @@ async def encode(loop, slab, place, rng, p_idle=0.0, params=PARAMETERS):
 def unpacked(items):
     """Items with the fields that count."""
     for item in map(ITEM.unpack, items):
-        names = ("row_end", "last") if item["row_end"] else ("row_end", "x", "channel", "flat", "value")
+        names = ("row_end", "last") if item["row_end"] else ("row_end", "x", "channel", "value")
         yield {name: item[name] for name in names}
 
 
