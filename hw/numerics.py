@@ -1,6 +1,6 @@
 """Number formats and payloads of the gateware; the arithmetic itself is in docs/arithmetic.md."""
 
-from amaranth.hdl import Cat, Const, Mux, Signal, signed, unsigned
+from amaranth.hdl import Cat, Mux, Signal, signed, unsigned
 from amaranth.lib import data, enum
 
 from amacrine.sw.layout import CELL_JOBS, COLUMN_JOBS, Parameters
@@ -11,7 +11,6 @@ WEIGHT = signed(8)
 PSUM = signed(32)
 PRE = signed(18)        # pre-activation, 12 fractional bits
 INDEX = unsigned(12)    # element of a vector, so column of a weight matrix
-COLUMN_WORDS = unsigned(16)
 JOB = range(COLUMN_JOBS)
 CELL = range(CELL_JOBS + 1)
 
@@ -65,11 +64,6 @@ def saturate(value, bits):
     fits = (value[bits - 1:] == 0) | value[bits - 1:].all()
     sign = value[-1]
     return Mux(fits, value[:bits], Cat((~sign).replicate(bits - 1), sign)).as_signed()
-
-
-def rounded_shift(value, shift):
-    """rq() of docs/arithmetic.md for a constant shift, without its saturation: halves round up."""
-    return value if shift == 0 else ((value >> (shift - 1)) + Const(1)) >> 1
 
 
 def delay(m, value, cycles, domain="sync"):

@@ -7,7 +7,6 @@ everything counted, over 200 steps after 20 of warm-up.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -123,10 +122,3 @@ STANDARD = (
     (400, 0.95, 8, 1), (128, 0.90, 8, 40), (256, 0.90, 8, 40), (256, 0.95, 8, 40), (400, 0.95, 8, 40),
     (256, 0.90, 16, 1), (256, 0.90, 32, 1), (256, 0.90, 64, 1),
 )
-
-
-def sweep(rows: Iterable[tuple[int, float, int, int]], seed: int = 1, inputs: int = 40,
-          layers: int = 2) -> Iterator[Utilisation]:
-    """Measures one row after the other."""
-    for hidden, sparsity, pes, latency in rows:
-        yield measure(hidden, sparsity, pes, latency, inputs=inputs, layers=layers, seed=seed)

@@ -115,13 +115,6 @@ class ConvPass:
         """Chunks of L results a position."""
         return -(-self.channels // (self.macs // 4))
 
-    def run_cycles(self, x: np.ndarray) -> int:
-        """MAC cycles that the pass spends on a map (in_channels, in_height, in_width): its runs' lengths, summed up."""
-        rows = _axis_runs(self.y, self.shape.in_height, self.shape.conv_height, 0)
-        words = _axis_runs(self.x, self.shape.in_width, self.shape.conv_width, self.q_shift)
-        events = np.count_nonzero(x[self.in_low : self.in_high], axis=0)
-        return int(rows @ events @ words) * self.run_blocks
-
     def fields(self) -> dict[str, int]:
         """The fields of the pass descriptor that follow from the geometry, but `control`."""
         x, y, shape = self.x, self.y, self.shape
@@ -135,15 +128,6 @@ class ConvPass:
             "column_1": self.columns[1], "column_parity": self.columns[0] << self.q_shift,
             "channels": self.channels, "chunks": self.chunks, "kernel_words": self.kernel_words,
         }
-
-
-def _axis_runs(axis: Axis, size: int, out: int, q_shift: int) -> np.ndarray:
-    """Words of partial sums along one axis that each input coordinate touches, int64 (size,)."""
-    u = np.arange(size) + axis.pad
-    parity, h = u % axis.stride, u // axis.stride
-    taps = np.array(axis.taps)[parity]
-    low, high = np.maximum(h - (taps - 1), 0) >> q_shift, np.minimum(h, out - 1) >> q_shift
-    return np.where(taps, np.maximum(high - low + 1, 0), 0)
 
 
 def pool_mode(shape: ConvShape) -> Pool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import numpy as np
 
 ACTIVATION_BITS = 16  # element of a vector, signed
-DELTA_BITS = 17  # difference of two activations, never clipped
 WEIGHT_BITS = 8
 PSUM_BITS = 32  # partial sum and bias
 PRE_BITS = 18  # pre-activation, the argument of sigmoid and tanh

@@ -27,7 +27,6 @@ from .thresholds import parse_thresholds
 RATE_HZ = 16_000
 WINDOW_LENGTH = 320  # samples: 20 ms
 HOP_LENGTH = 160  # samples: 10 ms from frame to frame
-N_BINS = WINDOW_LENGTH // 2 + 1
 WINDOW = np.sqrt(np.hanning(WINDOW_LENGTH))  # before the FFT and again after the inverse one
 POWER_FLOOR = 1e-12
 MIN_GAIN = 10 ** (-80 / 20)

@@ -7,7 +7,7 @@ import pytest
 
 from amacrine.sim.conv_engine import SimulatedConv
 from amacrine.sw.conv_compile import ConvProgram, compile_convs
-from amacrine.sw.conv_counts import expected_passes, kernel_bytes
+from amacrine.sw.conv_counts import expected_passes, kernel_bytes, pass_macs
 from amacrine.sw.conv_layout import PASS_FIELDS, SLAB_FIELDS, ConvParameters
 from amacrine.sw.conv_pack import ConvPass
 from amacrine.sw.convolution import ConvShape
@@ -86,14 +86,13 @@ def random_maps(rng: np.random.Generator, network: QuantisedNetwork, steps: int)
     return maps.reshape(steps, -1).astype(np.int16)
 
 
-def zero_weights(plan: ConvPass, weight: np.ndarray, x: np.ndarray) -> int:
-    """Multiplications by a weight of zero that a pass makes of a map (in_channels, in_height, in_width), in NumPy.
+def useful_macs(plan: ConvPass, weight: np.ndarray, nonzero: np.ndarray) -> int:
+    """Multiplications by weights that are not zero, in NumPy; `nonzero` says in how many steps each input is not zero.
 
-    All P lanes multiply in each MAC cycle; a weight that is not zero is met by each element at each output position
-    that it adds to, those included that share a word with the map's last column.
+    A weight is met by each element at each output position that it adds to, those included that share a word with the
+    map's last column.
     """
     shape, width = plan.shape, plan.out_words << plan.q_shift
-    elements = x[plan.in_low:plan.in_high] != 0
     kernels = weight[plan.out_first:plan.out_first + plan.channels] != 0
     weights = kernels[:, 0] if plan.depthwise else kernels.sum(0)       # (in_channels, kernel height, kernel width)
     inside = [np.zeros((side, size), np.int64) for side, size in
@@ -102,8 +101,8 @@ def zero_weights(plan: ConvPass, weight: np.ndarray, x: np.ndarray) -> int:
         for element in range(axis.kernel):
             at = np.arange(table.shape[1]) + axis.pad - element
             table[element] = (at % axis.stride == 0) & (at >= 0) & (at // axis.stride < out)
-    met = np.einsum("ky,cyx,lx->ckl", inside[0], elements, inside[1])
-    return plan.macs * plan.run_cycles(x) - int((met * weights).sum())
+    met = np.einsum("ky,cyx,lx->ckl", inside[0], nonzero[plan.in_low:plan.in_high], inside[1])
+    return int((met * weights).sum())
 
 
 def expected_counts(network: QuantisedNetwork, program: ConvProgram,
@@ -118,8 +117,10 @@ def expected_counts(network: QuantisedNetwork, program: ConvProgram,
         for slab in program.slabs[first:first + slabs]:
             low, channels = int(slab[SLAB_FIELDS.index("first_channel")]), int(slab[SLAB_FIELDS.index("channels")])
             counts["events"][-1] += np.count_nonzero(x[:, low:low + channels])
-        counts["mac_cycles"].append(sum(plan.run_cycles(one) for one in x))
-        counts["zero_macs"].append(sum(zero_weights(plan, network.layers[number].weight, one) for one in x))
+        weight, nonzero = network.layers[number].weight, np.count_nonzero(x, axis=0)
+        cycles, _ = pass_macs(plan, weight, nonzero)
+        counts["mac_cycles"].append(cycles)
+        counts["zero_macs"].append(plan.macs * cycles - useful_macs(plan, weight, nonzero))     # all P lanes multiply
     return counts
 
 
