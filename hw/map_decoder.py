@@ -148,7 +148,7 @@ class MapDecoder(wiring.Component):
     Parameters
     ----------
     params : ConvParameters
-        Depths of feature memory. One block RAM and two queues of 16 in LUT RAM; about 900 LUTs.
+        Depths of feature memory. One block RAM and two queues of 16 in LUT RAM; about 750 LUTs.
 
     Members
     -------
