@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from amacrine.sim.area import LOGIC_PS, SYNTHESIS, UTILISATION, describe, tool
+from amacrine.sim.area import UTILISATION, describe, run_yosys, tool
 from amacrine.sim.build import run_tool
 from amacrine.sw.errors import AmacrineError
 from amacrine.sw.extras import need
@@ -68,8 +68,7 @@ def synthesise(board: Board, folder: Path) -> None:
         raise AmacrineError(f"The constraints of {board.name} have {count} clocks, not one; this is a fault in "
                             "Amacrine, please report it.")
     (folder / "top.lpf").write_text(constraints)
-    script = SYNTHESIS.format(delay=LOGIC_PS).replace("-top top", f"-top {NAME}")
-    run_tool([*tool("yosys"), "-q", "-p", script], "Yosys, in synthesis,", cwd=folder)
+    run_yosys(folder, tool("yosys"), NAME)
 
 
 def place(board: Board, folder: Path, seed: int) -> Placement:

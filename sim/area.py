@@ -29,6 +29,7 @@ from amacrine.sw.extras import need
 from amacrine.sw.layout import Parameters
 
 from .build import cached, run_tool, source_digest
+from .output_registers import use_output_registers
 
 FREQUENCY_MHZ = 120
 """What nextpnr aims at. It stops trying when it gets there."""
@@ -38,8 +39,8 @@ SDRAM_MHZ = 160
 
 DEVICE = ("--85k", "--speed", "6", "--package", "CABGA381")
 # splitnets: with vectors left whole, abc9 of Yosys 0.70 can stop at an assertion or drive a net twice.
-SYNTHESIS = ("read_rtlil top.il; scratchpad -set abc9.D {delay}; synth_ecp5 -top top -run begin:map_luts; "
-             "splitnets; opt_clean; synth_ecp5 -top top -run map_luts: -json top.json")
+SYNTHESIS = ("read_rtlil top.il; scratchpad -set abc9.D {delay}; synth_ecp5 -top {top} -run begin:map_luts; "
+             "splitnets; opt_clean; synth_ecp5 -top {top} -run map_luts: -json top.json")
 LOGIC_PS = 4500
 """Delay of LUTs, without wires, up to which Yosys trades speed for area."""
 
@@ -139,14 +140,26 @@ def tool(name: str) -> list[str]:
 
 
 def synthesise(component: Any, folder: Path, yosys: list[str]) -> None:
-    """Netlist of an Amaranth component between shift registers, ``top.json`` in ``folder``."""
+    """Netlist of an Amaranth component between shift registers, ``top.json`` in ``folder``.
+
+    Registers behind block RAM have become part of it (`output_registers`).
+    """
     from amaranth.back import rtlil
 
     from .pins import Pinned
 
     top = Pinned(component)
     (folder / "top.il").write_text(rtlil.convert(top, name="top", ports=[top.clk, top.d, top.q]))
-    run_tool([*yosys, "-q", "-p", SYNTHESIS.format(delay=LOGIC_PS)], "Yosys, in synthesis,", cwd=folder)
+    run_yosys(folder, yosys, "top")
+
+
+def run_yosys(folder: Path, yosys: list[str], top: str) -> None:
+    """From ``top.il``, with module ``top``, to the netlist ``top.json``, both in ``folder``."""
+    script = SYNTHESIS.format(delay=LOGIC_PS, top=top)
+    run_tool([*yosys, "-q", "-p", script], "Yosys, in synthesis,", cwd=folder)
+    netlist = json.loads((folder / "top.json").read_text())
+    use_output_registers(netlist, top)
+    (folder / "top.json").write_text(json.dumps(netlist))
 
 
 def place(netlist: Path, seed: int, pes: int, nextpnr: list[str], aim_mhz: int | None = None) -> AreaRow:
