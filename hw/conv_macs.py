@@ -14,7 +14,7 @@ from .ram import block_ram, read_port
 BANKS = 2
 WRITE_DELAY = 4
 """Cycles from the read of a partial sum to the write of the new one."""
-ANSWER_CYCLES = 2
+ANSWER_CYCLES = 3
 """Cycles from a finisher's request to its answer."""
 KERNEL_HOLD = 2
 """Cycles after the end of a pass in which `kernel_ready` and `kernel_base` may still be those of that pass."""
@@ -31,9 +31,9 @@ def finish_layout(params: ConvParameters):
 class MacLane(wiring.Component):
     """One lane: multiply, add, and a partial sum of each word, in two banks.
 
-    Stages: weight, value and the words read from the banks (addresses in stage 1) are there in stage 3, product
-    and old sum in stage 4, the new sum in stage 5, in which it is written. A run that follows in 1 to 4 cycles reads
-    too early: it gets the new sum past the memory.
+    Stages: weight and value are there in stage 3, the words read from the banks (addresses in stage 2) in stage 4,
+    product and old sum in stage 5, the new sum in stage 6, in which it is written. A run that follows in 1 to 4 cycles
+    reads too early: it gets the new sum past the memory.
     One multiplier, 2 · `depth` · 32 bits of block RAM.
 
     Members
@@ -41,15 +41,15 @@ class MacLane(wiring.Component):
     weight, value : In
         Stage 3.
     bank : In(1)
-        Stage 3: where the old sum comes from.
+        Stage 4: where the old sum comes from.
     after_3 : In(1)
-        Stage 2: if `after_late` in the next stage, it is from 3 and not from 4 cycles ago.
+        Stage 3: if `after_late` in the next stage, it is from 3 and not from 4 cycles ago.
     after_2, after_late, forwarded : In(1)
-        Stage 3: the old sum is that of 2 or (else) 3 or 4 cycles ago; any of them.
+        Stage 4: the old sum is that of 2 or (else) 3 or 4 cycles ago; any of them.
     after_1 : In(1)
-        Stage 4: the old sum is that of the cycle before.
+        Stage 5: the old sum is that of the cycle before.
     address, write_address, write, write_zero : In, for each bank
-        Read address (stage 1), and the write port (stage 5).
+        Read address (stage 2), and the write port (stage 6).
     answer_bank : In(1), answer : Out(PSUM)
         The finisher's sum, two cycles after the bank's address.
     """
@@ -66,20 +66,21 @@ class MacLane(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        product_s4, old_s4, sum_s5, sum_s6 = Signal(signed(24)), Signal(PSUM), Signal(PSUM), Signal(PSUM)
-        late_s3, forward_s4 = Signal(PSUM), Signal(PSUM)
-        # A block RAM's output is slow: nothing is between it and its register.
-        words_s3 = [delay(m, self._bank(m, number, sum_s5), 1) for number in range(BANKS)]
-        # At most one of old_s4 and forward_s4 is not zero, so that a single LUT a bit is in front of the adder.
+        product_s4, product_s5, old_s5 = Signal(signed(24)), Signal(signed(24)), Signal(PSUM)
+        sum_s6, sum_s7, late_s4, forward_s5 = Signal(PSUM), Signal(PSUM), Signal(PSUM), Signal(PSUM)
+        # A block RAM's output is slow: nothing is between it and its register, which becomes part of it.
+        words_s4 = [delay(m, self._bank(m, number, sum_s6), 1) for number in range(BANKS)]
+        # At most one of old_s5 and forward_s5 is not zero, so that a single LUT a bit is in front of the adder.
+        # The product has two registers, one near the multiplier and one near the adder.
         m.d.sync += [
-            late_s3.eq(Mux(self.after_3, sum_s5, sum_s6)),
-            product_s4.eq(self.weight * self.value),
-            old_s4.eq(Mux(self.forwarded, 0, Mux(self.bank, words_s3[1], words_s3[0]))),
-            forward_s4.eq(Mux(self.after_2, sum_s5, Mux(self.after_late, late_s3, 0))),
-            sum_s5.eq(Mux(self.after_1, sum_s5, old_s4 | forward_s4) + product_s4),
-            sum_s6.eq(sum_s5),
+            late_s4.eq(Mux(self.after_3, sum_s6, sum_s7)),
+            product_s4.eq(self.weight * self.value), product_s5.eq(product_s4),
+            old_s5.eq(Mux(self.forwarded, 0, Mux(self.bank, words_s4[1], words_s4[0]))),
+            forward_s5.eq(Mux(self.after_2, sum_s6, Mux(self.after_late, late_s4, 0))),
+            sum_s6.eq(Mux(self.after_1, sum_s6, old_s5 | forward_s5) + product_s5),
+            sum_s7.eq(sum_s6),
         ]
-        m.d.comb += self.answer.eq(Mux(self.answer_bank, words_s3[1], words_s3[0]))
+        m.d.comb += self.answer.eq(Mux(self.answer_bank, words_s4[1], words_s4[0]))
         return m
 
     def _bank(self, m, number, new):
@@ -98,7 +99,7 @@ class ConvMacs(wiring.Component):
 
     A run of `words` cycles does psum[bank][psum + i] += kernel[kernel + i] · value, lane by lane, a word a cycle.
     Runs follow each other without a gap, whatever words they touch. The end of an input row takes one cycle, the end
-    of a pass (a row end with `last`) four. A sum is written 5 cycles after its kernel word was asked for.
+    of a pass (a row end with `last`) four. A sum is written 6 cycles after its kernel word was asked for.
 
     Parameters
     ----------
@@ -155,7 +156,8 @@ class ConvMacs(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         active, run = self._runs(m)
-        # Stage 1: the banks are read. `free` is the same as `uses`, for all others: synthesis does not merge them.
+        # Stage 1: addresses for the banks, which are read in stage 2. `free` is the same as `uses`, for all others:
+        # synthesis does not merge them.
         active_s1, bank_s1, psum_s1 = Signal(), Signal(), Signal(range(self.depth))
         uses, free = Signal(BANKS), Signal(BANKS, init=3)
         m.d.sync += [active_s1.eq(active), bank_s1.eq(run.bank), psum_s1.eq(run.psum)]
@@ -168,12 +170,14 @@ class ConvMacs(wiring.Component):
         m.d.sync += self.answer_valid.eq(delay(m, self.finish.valid & self.finish.ready, ANSWER_CYCLES - 1))
 
         # Kernel words have two registers, one near their block RAM and one near the multipliers.
-        weights_s3, value_s3, bank_s3 = delay(m, self.kernel_data, 2), delay(m, run.value, 3), delay(m, bank_s1, 2)
-        hazards = self._hazards(m, active_s1, bank_s1, psum_s1)
+        weights_s3, bank_s4 = delay(m, self.kernel_data, 2), delay(m, bank_s1, 3)
+        values_s3 = self._copies(m, delay(m, run.value, 2))
+        hazards = self._hazards(m, *(delay(m, signal, 1) for signal in (active_s1, bank_s1, psum_s1)))
         for k in range(self.params.macs):
             m.submodules[f"lane{k}"] = lane = MacLane(self.depth)
             m.d.comb += [
-                lane.weight.eq(weights_s3.word_select(k, 8)), lane.value.eq(value_s3), lane.bank.eq(bank_s3),
+                lane.weight.eq(weights_s3.word_select(k, 8)), lane.bank.eq(bank_s4),
+                lane.value.eq(values_s3[k * len(values_s3) // self.params.macs]),
                 *(getattr(lane, name).eq(signal) for name, signal in hazards.items()),
                 lane.answer_bank.eq(answer_bank), self.answer.word_select(k, 32).eq(lane.answer),
             ]
@@ -182,6 +186,16 @@ class ConvMacs(wiring.Component):
         m.d.comb += [self.takes.eq(active), self.idle.eq(~(active | active_s1))]
         self._count_zeros(m, weights_s3, delay(m, active_s1, 2))
         return m
+
+    def _copies(self, m, value_s2):
+        """Four registers of the value, for a quarter of the lanes each: one would have a long way to them all.
+
+        They differ in what a reset does, on which nothing depends, so that synthesis does not merge them.
+        """
+        copies = [Signal(ACTIVATION, name=f"value{number}_s3", init=-(number & 1), reset_less=number >= 2)
+                  for number in range(4)]
+        m.d.sync += [copy.eq(value_s2) for copy in copies]
+        return copies
 
     def _runs(self, m):
         """Stage 0: the run at work, counted up; returns whether there is one, and its op."""
@@ -222,27 +236,29 @@ class ConvMacs(wiring.Component):
             wanted.eq(self.finish.valid & (request.bank == number)),
             zero.eq(~used), address.eq(Mux(used, psum, request.address)),
         ]
-        # Stage 4 goes to the write port by registers that clearing shares.
-        address_s4, zero_s4 = delay(m, address, WRITE_DELAY - 1), delay(m, zero, WRITE_DELAY - 1)
-        write_s4 = delay(m, used | (wanted & request.clear), WRITE_DELAY - 1)
+        # The address has a long way to the lanes, so a cycle for it. Stage 5 goes to the write port by registers that
+        # clearing shares.
+        address_s2 = delay(m, address, 1)
+        address_s5, zero_s5 = delay(m, address_s2, WRITE_DELAY - 1), delay(m, zero, WRITE_DELAY)
+        write_s5 = delay(m, used | (wanted & request.clear), WRITE_DELAY)
         write, write_zero = Signal(name=f"write{number}"), Signal(name=f"write_zero{number}")
         write_address = Signal(range(self.depth), name=f"write_address{number}")
         m.d.sync += [
-            write.eq(write_s4 | self.clear), write_zero.eq(zero_s4 | self.clear),
-            write_address.eq(Mux(self.clear, self.clear_word, address_s4)),
+            write.eq(write_s5 | self.clear), write_zero.eq(zero_s5 | self.clear),
+            write_address.eq(Mux(self.clear, self.clear_word, address_s5)),
         ]
-        return {"address": address, "write_address": write_address, "write": write, "write_zero": write_zero}
+        return {"address": address_s2, "write_address": write_address, "write": write, "write_zero": write_zero}
 
     def _hazards(self, m, active, bank, psum):
-        """Which of the last sums is the one to add to, as the lanes want to know it."""
+        """Which of the last sums is the one to add to, as the lanes want to know it; of the run in stage 2."""
         same, forwarded = Signal(WRITE_DELAY), Signal()
         for distance in range(1, WRITE_DELAY + 1):
             equal = (delay(m, bank, distance) == bank) & (delay(m, psum, distance) == psum)
             m.d.comb += same[distance - 1].eq(delay(m, active, distance) & equal)
-        same_s2, late_s3 = delay(m, same, 1), Signal()
-        m.d.sync += [forwarded.eq(same_s2[1:].any()), late_s3.eq(same_s2[2:].any())]
-        return {"after_1": delay(m, same_s2[0], 2), "after_2": delay(m, same_s2[1], 1), "after_3": same_s2[2],
-                "after_late": late_s3, "forwarded": forwarded}
+        same_s3, late_s4 = delay(m, same, 1), Signal()
+        m.d.sync += [forwarded.eq(same_s3[1:].any()), late_s4.eq(same_s3[2:].any())]
+        return {"after_1": delay(m, same_s3[0], 2), "after_2": delay(m, same_s3[1], 1), "after_3": same_s3[2],
+                "after_late": late_s4, "forwarded": forwarded}
 
     def _count_zeros(self, m, weights, valid):
         """Adds up the weights that are zero, four numbers a stage."""

@@ -10,6 +10,7 @@ from amacrine.sw.layout import Parameters
 from .conv_numerics import EXTERNAL_POINTER
 from .features import FeatureMemory
 from .memory import weight_port, write_layout
+from .numerics import delay
 from .queue import Queue, burst_owner
 
 PREFETCH = 128
@@ -275,12 +276,14 @@ class ExternalFeatures(wiring.Component):
         connect(m, reader.port, port)
         address, enable = getattr(self, f"{plane}_address"), getattr(self, f"{plane}_enable")
         external = address[EXTERNAL_BIT]
+        # An address stays until a word of the memory has come, but values come a cycle later.
+        cycles = plane == "value"
         m.d.comb += [
             reader.start.eq(self.starts), reader.address.eq(address), reader.stop.eq(self.stop),
             reader.enable.eq(enable & external), getattr(self, f"{plane}_ready").eq(~external | reader.ready),
             getattr(self.memory, f"{plane}_address").eq(address), getattr(self.memory, f"{plane}_enable").eq(enable),
-            # An address stays until its data have come.
-            getattr(self, f"{plane}_data").eq(Mux(external, reader.data, getattr(self.memory, f"{plane}_data"))),
+            getattr(self, f"{plane}_data").eq(Mux(delay(m, external, cycles), delay(m, reader.data, cycles),
+                                                  getattr(self.memory, f"{plane}_data"))),
         ]
 
     def _write(self, m, name):

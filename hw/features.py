@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from amacrine.sw.conv_layout import MAP_BITS, ConvParameters
 
 from .conv_numerics import map_write_layout, pointer_shape, value_write_layout
-from .numerics import ACTIVATION
+from .numerics import ACTIVATION, delay
 from .ram import block_ram, read_port
 
 
@@ -27,7 +27,7 @@ class FeatureMemory(wiring.Component):
     map_address, map_enable : In; map_data : Out(16)
         Data a cycle after the address, kept while not enabled.
     value_address, value_enable : In; value_data : Out(ACTIVATION)
-        The same for values.
+        Data two cycles after an address that is enabled.
     """
 
     def __init__(self, params: ConvParameters):
@@ -55,7 +55,7 @@ class FeatureMemory(wiring.Component):
         return m
 
     def _values(self, m):
-        """The banks of values; what is read from the other bank is zero, so that an OR selects."""
+        """The banks of values. Each has a register, which becomes part of the block RAM, before one is selected."""
         pair, written = self._first_of(m, self.result_value, self.input_value)
         odd = pair.address[0]
         words = []
@@ -68,10 +68,9 @@ class FeatureMemory(wiring.Component):
                 # Only an odd address has its neighbour in another row.
                 write.addr.eq((pair.address >> 1) + (odd & ~first)),
                 read.addr.eq(self.value_address >> 1), read.en.eq(self.value_enable),
-                read.zero.eq(self.value_enable & (self.value_address[0] != bank)),
             ]
-            words.append(read.data)
-        m.d.comb += self.value_data.eq(words[0] | words[1])
+            words.append(delay(m, read.data, 1))
+        m.d.comb += self.value_data.eq(Mux(delay(m, self.value_address[0], 2), words[1], words[0]))
 
     @staticmethod
     def _first_of(m, first, second):

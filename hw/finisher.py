@@ -2,8 +2,8 @@
 
 Where a chunk is, in cycles after it was issued, with T = ANSWER_CYCLES:
 
-    T    answer        T+2  lanes, bias     T+6   q            T+13 shifted
-    T+1  word          T+3  sum             T+12  function     T+14 rounded    T+15 ceiling: into the queue
+    T    answer        T+2  lanes, bias     T+6   q            T+14 shifted    T+16 compared
+    T+1  word          T+3  sum             T+13  function     T+15 rounded    T+17 ceiling: into the queue
 """
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed, unsigned
@@ -20,7 +20,7 @@ from .numerics import ACTIVATION, delay, saturate
 from .queue import Queue
 from .scatter import Slot
 
-STAGES = 15             # from the answer with partial sums to the queue
+STAGES = 17             # from the answer with partial sums to the queue
 LATENCY = ANSWER_CYCLES + STAGES
 CLEAR_CYCLES = 5
 """Cycles from a request to the cleared word."""
@@ -208,21 +208,24 @@ class Finisher(wiring.Component):
         values = []
         for lane in range(lanes):
             m.submodules[f"pre{lane}"] = pre = PreActivation()
-            m.submodules[f"function{lane}"] = function = FunctionUnit()
+            m.submodules[f"function{lane}"] = function = FunctionUnit(way=1)
             sum_s3 = Signal(signed(32), name=f"sum{lane}_s3", reset_less=True)
             # One bit below the result's LSB is kept for the rounding, as in PreActivation.
-            shifted_s13 = Signal(signed(17), name=f"shifted{lane}_s13", reset_less=True)
-            y_s14 = Signal(ACTIVATION, name=f"y{lane}_s14", reset_less=True)
+            shifted_s14 = Signal(signed(17), name=f"shifted{lane}_s14", reset_less=True)
             y_s15 = Signal(ACTIVATION, name=f"y{lane}_s15", reset_less=True)
+            over_s16 = Signal(name=f"over{lane}_s16", reset_less=True)
+            y_s16 = Signal(ACTIVATION, name=f"y{lane}_s16", reset_less=True)
+            y_s17 = Signal(ACTIVATION, name=f"y{lane}_s17", reset_less=True)
             m.d.sync += [
                 sum_s3.eq(part_s2.word_select(lane, 32) + bias_s2.word_select(lane, 32)),
-                shifted_s13.eq((function.y << 1) >> job.out_shift),
-                y_s14.eq(saturate((shifted_s13 + 1) >> 1, 16)),
-                y_s15.eq(Mux(steps[14].used[lane], Mux(y_s14 > job.ceiling, job.ceiling, y_s14), 0)),
+                shifted_s14.eq((function.y << 1) >> job.out_shift),
+                y_s15.eq(saturate((shifted_s14 + 1) >> 1, 16)),
+                over_s16.eq(y_s15 > job.ceiling), y_s16.eq(y_s15),
+                y_s17.eq(Mux(steps[16].used[lane], Mux(over_s16, job.ceiling, y_s16), 0)),
             ]
             m.d.comb += [
                 pre.psum.eq(sum_s3), pre.shift.eq(job.shift), pre.narrow.eq(narrow),
                 function.x.eq(pre.q), function.function.eq(job.function),
             ]
-            values.append(y_s15)
+            values.append(y_s17)
         return values

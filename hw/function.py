@@ -16,7 +16,7 @@ ENTRIES = [{"value": int(value) + half, "slope": int(slope)}
 
 
 class FunctionUnit(wiring.Component):
-    """Computes an activation function, one value a cycle, 6 cycles late.
+    """Computes an activation function, one value a cycle, `latency` cycles late: 6, and `way`.
 
     Bit for bit sw/activation.py: tanh and sigmoid from one table of 256 segments; IDENTITY passes the low 16
     bits, RELU those above zero. One block RAM and one multiplier.
@@ -25,6 +25,8 @@ class FunctionUnit(wiring.Component):
     ----------
     linear : bool
         Whether IDENTITY and RELU are there; costs about 40 LUTs.
+    way : int
+        More cycles for the way from the table to the multiplier, which may be far away. A cycle costs 60 flip-flops.
 
     Members
     -------
@@ -36,10 +38,8 @@ class FunctionUnit(wiring.Component):
         15 fractional bits after sigmoid and tanh.
     """
 
-    LATENCY = 6
-
-    def __init__(self, linear=True):
-        self.linear = linear
+    def __init__(self, linear=True, way=0):
+        self.linear, self.way, self.latency = linear, way, 6 + way
         super().__init__({"function": In(Function), "x": In(PRE), "y": Out(ACTIVATION)})
 
     def elaborate(self, platform):
@@ -54,14 +54,17 @@ class FunctionUnit(wiring.Component):
         m.d.comb += [magnitude.eq(Mux(negative, -self.x, self.x)),
                      doubled.eq(Mux(is_tanh, magnitude << 1, magnitude)), read.addr.eq(Cat(u_s1[8:], ~is_tanh_s1))]
         m.d.sync += u_s1.eq(Mux(doubled[16:].any(), 0xFFFF, doubled))
-        # s2: the table's entry; s3: factors; s4: product; s5: magnitude of the result; s6: the result.
-        value_s3, slope_s3, product_s4, base_s4 = Signal(18), Signal(13), Signal(21), Signal(18)
-        low_s3 = delay(m, u_s1[:8], 2)
+        # s2: the table's entry; s3: factors, for whom the way does not count here; s4: product; s5: magnitude of the
+        # result; s6: the result.
+        # Without a reset, these two become the block RAM's output register.
+        value_s3, slope_s3 = Signal(18, reset_less=True), Signal(13, reset_less=True)
+        product_s4, base_s4 = Signal(21), Signal(18)
+        low_s3 = delay(m, u_s1[:8], 2 + self.way)
         sum_s4, cap_s4, result_s5 = Signal(26), Signal(), Signal(15)
-        is_tanh_s4, negative_s4 = delay(m, is_tanh_s1, 3), delay(m, negative, 4)
+        is_tanh_s4, negative_s4 = delay(m, is_tanh_s1, 3 + self.way), delay(m, negative, 4 + self.way)
         m.d.sync += [
             value_s3.eq(read.data.value), slope_s3.eq(read.data.slope),
-            product_s4.eq(slope_s3 * low_s3), base_s4.eq(value_s3),
+            product_s4.eq(delay(m, slope_s3, self.way) * low_s3), base_s4.eq(delay(m, value_s3, self.way)),
             result_s5.eq(Mux(is_tanh_s4, Mux(cap_s4, 0x7FFF, sum_s4[10:]), Mux(cap_s4, 0x3FFF, sum_s4[11:]))),
         ]
         # Bit 25 is tanh = 1.0, whose result must not be 1.0 for want of room: nor 0.5 + 0.5.
@@ -73,9 +76,9 @@ class FunctionUnit(wiring.Component):
         m.d.comb += term.eq(result_s5 ^ negative_s5.replicate(16))
         if self.linear:
             is_linear = (self.function == Function.IDENTITY) | (self.function == Function.RELU)
-            is_linear_s5, linear_s1 = delay(m, is_linear, 5), Signal(ACTIVATION)
+            is_linear_s5, linear_s1 = delay(m, is_linear, 5 + self.way), Signal(ACTIVATION)
             m.d.sync += linear_s1.eq(Mux((self.function == Function.RELU) & self.x[15], 0, self.x))
-            linear_s5 = delay(m, linear_s1, 4)
+            linear_s5 = delay(m, linear_s1, 4 + self.way)
             with m.If(is_linear_s5):
                 m.d.comb += term.eq(linear_s5)
             offset = Mux(is_linear_s5, 0, offset)

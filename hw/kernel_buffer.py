@@ -114,7 +114,8 @@ class KernelRequests(wiring.Component):
         m.d.comb += [
             room.eq(free >= words), slot_free.eq(slots != 0), job_taken.eq(self.job.valid & self.job.ready),
         ]
-        m.d.sync += free.eq(free - taken + Mux(self.release, self.released, 0))
+        released = Signal.like(self.released)
+        m.d.sync += [released.eq(Mux(self.release, self.released, 0)), free.eq(free - taken + released)]
         with m.If(job_taken & ~self.bias_release):
             m.d.sync += slots.eq(slots - 1)
         with m.If(~job_taken & self.bias_release):

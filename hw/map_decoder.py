@@ -160,7 +160,7 @@ class MapDecoder(wiring.Component):
         Read port of the sparsity maps; data comes a cycle later, until when the address stays as it is if it is that of
         a slab's last word.
     value_address, value_enable : Out; value_data : In(ACTIVATION)
-        The same for values.
+        The same for values, which come two cycles later.
     map_ready, value_ready : In(1)
         The word at the address may be read; 1 if not connected.
     starts : Out(1)
@@ -200,7 +200,8 @@ class MapDecoder(wiring.Component):
         single, last_x, last_row = Signal(), Signal(SIDE), Signal(SIDE)      # of the job
         slab, slab_ends_row = Signal(slab_layout(self.params)), Signal()     # the one that is read
         row, word = Signal(SIDE), Signal.like(slab.last_word)
-        asked, came = Signal(WORD), Signal(WORD)        # a word on its two stages to the queue
+        # A word on its two stages to the queue; the second one is part of the block RAM.
+        asked, came = Signal(WORD), Signal(WORD, reset_less=True)
         valid = Signal(2)
         ends_position, ends_slab, ends_row, ends_map = Signal(), Signal(), Signal(), Signal()
         x, channel = Signal(SIDE), Signal(CHANNEL)      # of the word that is asked for
@@ -281,9 +282,10 @@ class MapDecoder(wiring.Component):
             valid.eq(Cat(sends, valid[0])),
             index.eq(Cat(_one_of(lowest[bit] for bit in range(MAP_BITS) if bit >> place & 1) for place in range(4))),
             asked.x.eq(word.x), asked.channel.eq(word.channel), asked.row_end.eq(~element), asked.last.eq(word.last),
-            came.eq(asked), came.channel.eq(asked.channel + index), came.value.eq(self.value_data),
+            came.eq(asked), came.channel.eq(asked.channel + index),
         ]
-        m.d.comb += [features.i.valid.eq(valid[1]), features.i.payload.eq(came)]
+        m.d.comb += [features.i.valid.eq(valid[1]), features.i.payload.eq(came),
+                     features.i.p.value.eq(self.value_data)]
         return has_word
 
 

@@ -294,7 +294,8 @@ class Scatter(wiring.Component):
         u, settling = Signal(signed(12)), Signal(range(plan.PLAN_STAGES + 1))
         now = {name: Signal.like(getattr(plan, name), name=f"now_{name}")
                for name in ("low", "high", "final", "count", "kernel")}
-        rows_open, rows_reported, target = Signal(SIDE), Signal(SIDE), Signal(SIDE)
+        rows_open, rows_open_next = Signal(SIDE), Signal(SIDE)      # and that number plus one
+        rows_reported, target = Signal(SIDE), Signal(SIDE)
         above, ending = Signal(), Signal()
         # Comparisons are made a cycle ahead: rows to be opened, steps to the first row that is added to, rows that have
         # not been reported, all rows up to `target` are open.
@@ -305,7 +306,7 @@ class Scatter(wiring.Component):
         with m.If(settling != 0):
             m.d.sync += settling.eq(settling - 1)
         with m.If(opened):
-            m.d.sync += rows_open.eq(rows_open + 1)
+            m.d.sync += [rows_open.eq(rows_open_next), rows_open_next.eq(rows_open_next + 1)]
 
         cursor = Cursor(m, self.params, job, now, oldest)
         with m.FSM():
@@ -313,7 +314,7 @@ class Scatter(wiring.Component):
                 m.d.comb += self.job.ready.eq(1)
                 m.d.sync += [
                     job.eq(self.job.p), u.eq(self.job.p.top - 1), settling.eq(plan.PLAN_STAGES), above.eq(1),
-                    ending.eq(0), row.eq(0), rows_open.eq(0), rows_reported.eq(0),
+                    ending.eq(0), row.eq(0), rows_open.eq(0), rows_open_next.eq(1), rows_reported.eq(0),
                 ]
                 with m.If(self.job.valid):
                     m.next = "START"
@@ -334,7 +335,7 @@ class Scatter(wiring.Component):
             with m.State("OPEN"):
                 m.d.comb += [opened.eq(lacks & free), self.waits.eq(lacks & ~free)]
                 cursor.restart()
-                with m.If(free & (rows_open + 1 == now["high"])):
+                with m.If(free & (rows_open_next == now["high"])):
                     m.d.sync += lacks.eq(0)
                 with m.If(steps):
                     m.d.sync += [row.eq(row + 1), steps.eq(row + 1 != now["low"])]
@@ -370,7 +371,7 @@ class Scatter(wiring.Component):
                 with m.Else():
                     m.d.comb += [opened.eq(free), self.waits.eq(~free)]
                     with m.If(free):
-                        m.d.sync += [unreported.eq(1), complete.eq(rows_open + 1 == target)]
+                        m.d.sync += [unreported.eq(1), complete.eq(rows_open_next == target)]
             with m.State("FINISH"):
                 with m.If(row == job.out_height):
                     m.next = "IDLE"

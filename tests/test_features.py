@@ -1,4 +1,4 @@
-"""Feature memory: both planes keep what was written, results go first, and read data stays."""
+"""Feature memory: both planes keep what was written, results go first, and a map word that was read stays."""
 
 from cocotb.triggers import RisingEdge
 from feature_benches import MEMORY, run_bench
@@ -20,7 +20,7 @@ class Plane:
     def __init__(self, memory, name, rng):
         self.memory, self.name, self.rng = memory, name, rng
         self.depth, self.codec = PLANES[name]
-        self.content, self.shown, self.offered = {}, None, None
+        self.content, self.shown, self.coming, self.offered = {}, None, None, None
 
     def port(self, name):
         return getattr(self.memory, f"{self.name}_{name}")
@@ -59,8 +59,11 @@ class Plane:
         data = int(self.port("data").value)
         if self.shown is not None:
             assert data == self.shown & 0xFFFF
-        if self.read is not None:
-            self.shown = self.content.get(self.read, 0)
+        word = None if self.read is None else self.content.get(self.read, 0)
+        if self.name == "value":        # a cycle later, and only then
+            self.shown, self.coming = self.coming, word
+        elif word is not None:
+            self.shown = word
         if self.result:
             self.content |= self.result[0]
         elif self.offered:

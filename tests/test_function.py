@@ -11,6 +11,7 @@ from amacrine.sw.activation import sigmoid, tanh
 from amacrine.sw.fixed import requantise
 from amacrine.sw.layout import Function
 
+LATENCY = FunctionUnit().latency
 ARGUMENTS = np.arange(-(1 << 17), 1 << 17)
 
 
@@ -34,7 +35,7 @@ async def all_arguments(dut, function):
     sweep.set(start=1, function=function)
     await sweep.cycles(2)
     sweep.set(start=0)                          # x stays for this cycle, then counts
-    await sweep.cycles(FunctionUnit.LATENCY)
+    await sweep.cycles(LATENCY)
     await Timer(PERIOD // 2, "step")            # between two edges
     results = []
     for _ in range(len(ARGUMENTS) // SWEEP_WIDTH):
@@ -54,11 +55,11 @@ async def function_comes_with_its_argument(dut):
     functions = np_rng.integers(0, 4, len(x))
     expected = [int(golden(Function(f), x[i:i + 1])[0]) for i, f in enumerate(functions)]
     results = []
-    for argument, function in [*zip(x, functions, strict=True), *[(0, 0)] * (FunctionUnit.LATENCY + 1)]:
+    for argument, function in [*zip(x, functions, strict=True), *[(0, 0)] * (LATENCY + 1)]:
         unit.x.value, unit.function.value = int(argument) & 0x3FFFF, int(function)
         await unit.cycles()
         results.append(unit.y.value.to_signed())
-    np.testing.assert_array_equal(results[FunctionUnit.LATENCY:-1], expected)
+    np.testing.assert_array_equal(results[LATENCY:-1], expected)
 
 
 @bench_test
