@@ -133,7 +133,7 @@ class Cell(wiring.Component):
         reading, captured = Signal(), Signal()
         gate, last_gate, captured_last = Signal(2), Signal(), Signal()
         block_address, blocks_left = Signal(range(self.params.psum_depth)), Signal(12)
-        coming = [Signal(32 * pes, name=f"coming{g}") for g in range(4)]
+        coming = [Signal(32 * pes, name=f"coming{g}", reset_less=True) for g in range(4)]
         present = [[Signal(32, name=f"present{g}_{k}", reset_less=True) for k in range(pes)] for g in range(4)]
         full, full_next, moves = Signal(), Signal(), Signal()
         m.d.comb += last_gate.eq(gate == gates_last)
@@ -251,7 +251,7 @@ class Cell(wiring.Component):
         with m.Else():
             m.d.comb += [read.addr.eq(units[8].state), write.addr.eq(u.state), write.data.eq(store_s25),
                          write.en.eq(u.valid & (u.kind != CellKind.DENSE))]
-        state_s10 = Signal(ACTIVATION)
+        state_s10 = Signal(ACTIVATION, reset_less=True)     # part of the block RAM
         m.d.comb += self.state_r_data.eq(state_s10)
         m.d.sync += state_s10.eq(read.data)
         return state_s10, store_s25

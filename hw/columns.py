@@ -40,13 +40,15 @@ class ProcessingElement(wiring.Component):
         m.submodules.psums = psums = block_ram(PSUM, self.depth)
         m.submodules.copy = copy = block_ram(PSUM, self.depth)
         read, peek = read_port(m, psums), read_port(m, copy)
-        product_s2, psum_s2, sum_s3 = Signal(signed(25)), Signal(PSUM), Signal(PSUM)
+        # A register without a reset becomes part of the block RAM; so a sum is cleared a cycle later.
+        product_s2, psum_s2, sum_s3 = Signal(signed(25)), Signal(PSUM, reset_less=True), Signal(PSUM)
+        clear_s2 = Signal()
         m.d.comb += [read.addr.eq(self.read_address), peek.addr.eq(self.peek_address),
                      self.peek_data.eq(peek.data)]
         m.d.sync += [
             product_s2.eq(self.weight * self.value),
-            psum_s2.eq(Mux(self.clear, 0, read.data)),
-            sum_s3.eq(psum_s2 + product_s2),
+            psum_s2.eq(read.data), clear_s2.eq(self.clear),
+            sum_s3.eq(Mux(clear_s2, 0, psum_s2) + product_s2),
         ]
         for write in (psums.write_port(), copy.write_port()):
             m.d.comb += [write.addr.eq(self.write_address), write.data.eq(sum_s3),

@@ -168,7 +168,7 @@ class Encoder(wiring.Component):
             issue.eq(scan.running & ~scan.all_issued
                      & (self.all_available | ((self.available >> shift) > scan.word))),
             self.vector_word.eq(job.source_word + scan.word), self.vector_enable.eq(advance),
-            read.addr.eq(job.reference_word + scan.word), read.en.eq(advance), read.zero.eq(~use_reference),
+            read.addr.eq(job.reference_word + scan.word), read.en.eq(advance),
         ]
 
         vector = data.View(data.ArrayLayout(ACTIVATION, lanes), self.vector_data)
@@ -178,7 +178,8 @@ class Encoder(wiring.Component):
         fresh = Signal()
         x_s4, d_s4 = [], []
         for lane in range(lanes):
-            x_s2, r_s2 = Signal(ACTIVATION, name=f"x_s2_{lane}"), Signal(ACTIVATION, name=f"r_s2_{lane}")
+            # Both are registers behind block RAM, and become part of it.
+            x_s2, r_s2 = (Signal(ACTIVATION, name=f"{name}_s2_{lane}", reset_less=True) for name in "xr")
             rectified = Mux(job.rectify & x_s2[-1], 0, x_s2)
             x_s3, d_s3 = Signal(ACTIVATION, name=f"x_s3_{lane}"), Signal(DELTA, name=f"d_s3_{lane}")
             x, d = Signal(ACTIVATION, name=f"x_s4_{lane}"), Signal(DELTA, name=f"d_s4_{lane}")
@@ -190,7 +191,7 @@ class Encoder(wiring.Component):
             with m.If(advance):
                 m.d.sync += [
                     x_s2.eq(vector[lane]), r_s2.eq(read.data[lane]),
-                    x_s3.eq(rectified), d_s3.eq(rectified - r_s2),
+                    x_s3.eq(rectified), d_s3.eq(rectified - Mux(use_reference, r_s2, 0)),
                     d.eq(d_s3), pending[lane].eq(over & valid[2]),
                 ]
             with m.If(self.clear | self.reset):     # zero is what clearing writes
