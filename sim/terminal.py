@@ -11,7 +11,7 @@ from types import TracebackType
 from .board import SimulatedBoard
 
 CHUNK_CYCLES = 20_000       # between two looks at the terminal
-IDLE_SECONDS = 0.01         # to wait for the client when nothing is going on
+IDLE_SECONDS = 0.5          # to wait for the client when nothing is going on; it wakes us at once
 QUIET_CHUNKS = 200          # without a byte either way, after which nothing is going on
 
 
