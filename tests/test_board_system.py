@@ -21,10 +21,10 @@ from amacrine.boards.table import find
 from amacrine.sim.board import SimulatedBoard, SimulatedPort
 from amacrine.sim.realtime import clip
 from amacrine.sw import nsnet2
-from amacrine.sw.compile import compile_network
+from amacrine.sw.compile import compile_network, compile_together
 from amacrine.sw.device import Device
 from amacrine.sw.errors import LinkError, SessionError
-from amacrine.sw.execute import expected_counters
+from amacrine.sw.execute import difference, expected_counters
 from amacrine.sw.golden import Golden
 from amacrine.sw.protocol import Message, Operation, encode
 from amacrine.sw.quantise import quantise
@@ -91,6 +91,30 @@ def test_networks_with_convolutions(cnn_board, seed):
             counters = device.counters()
             for name, counts in expected_counters(golden, parameters).items():
                 assert {count: counters[name][count] for count in counts} == counts, name
+        device.reset()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("maps_at", [0, 1])
+def test_networks_take_turns(cnn_board, maps_at):
+    """Convolutional and recurrent network in one program, each going on where it was left, every output and count."""
+    rng, parameters = np.random.default_rng(21), CNN_BOARD.parameters
+    networks = [small_gru()[1], small_gru()[1]]
+    networks[maps_at] = random_mixed(rng, 2, 2)
+    programs = compile_together(networks, parameters)
+    device = Device(SimulatedPort(cnn_board), timeout=PATIENT)
+    device.load(programs[0])
+    for _ in range(2):
+        done = [np.empty((0, network.n_inputs), np.int16) for network in networks]
+        for turn in range(9):
+            present, steps = turn % 2, int(rng.integers(1, 5))
+            network = networks[present]
+            x = random_maps(rng, network, steps) if present == maps_at else random_inputs(rng, steps, 5)
+            done[present] = np.concatenate([done[present], x])
+            device.switch(programs[present])
+            golden = Golden(network).run(done[present])
+            np.testing.assert_array_equal(device.run(x).outputs, golden.outputs[-steps:])
+            assert difference(golden, golden.outputs, device.counters(), parameters) is None
         device.reset()
 
 
