@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from . import nsnet2, silero
+from .audio import read_wav
 from .execute import difference, job_stats, run_golden
 from .golden import GoldenRun
 from .layout import Parameters
@@ -25,7 +26,7 @@ from .program import Program
 from .progress import bar
 from .quantised import QuantisedNetwork
 from .report import CLOCK_HZ, aligned
-from .workload import Detection, Enhancement, load_detection, load_enhancement
+from .workload import Detection, Enhancement, detection, enhancement
 
 HANGOVER_S = 0.2
 """Seconds for which the gate stays open after the last frame with speech."""
@@ -66,9 +67,9 @@ class Cascade:
 
 def load_cascade(path: Path, hangover_s: float = HANGOVER_S) -> tuple[Cascade, list[str]]:
     """Both networks with a recording; and notes on conversions."""
-    detection, notes = load_detection(path)
-    enhancement, _ = load_enhancement(path, None)
-    return Cascade(detection, enhancement, round(hangover_s * silero.RATE_HZ / silero.HOP_LENGTH)), notes
+    samples, notes = read_wav(path, nsnet2.RATE_HZ)     # Silero VAD's rate, too
+    hangover = round(hangover_s * silero.RATE_HZ / silero.HOP_LENGTH)
+    return Cascade(detection(samples), enhancement(samples), hangover), notes
 
 
 def gate(probabilities: np.ndarray, hangover: int) -> np.ndarray:
@@ -92,7 +93,7 @@ class CascadeDevice(Protocol):
 
     def switch(self, program: Program) -> Any: ...
 
-    def run(self, inputs: np.ndarray) -> Any: ...
+    def run(self, inputs: np.ndarray, *, progress: Callable[[int], None] | None = None) -> Any: ...
 
     def counters(self) -> dict[str, dict[str, int]]: ...
 
@@ -179,7 +180,10 @@ def run_always(cascade: Cascade, enhancer: QuantisedNetwork, device: CascadeDevi
     golden = golden_always(cascade, enhancer)
     watch = _Watch(clock)
     device.load(programs[1])
-    outputs = watch(enhancer.name, lambda: device.run(enhancer.quantise_inputs(cascade.enhancement.inputs)).outputs)
+    noisy = enhancer.quantise_inputs(cascade.enhancement.inputs)
+    with bar("always on", len(noisy)) as progress:
+        outputs = watch(enhancer.name, lambda: device.run(
+            noisy, progress=lambda done: progress.update(done - progress.n)).outputs)
     fault = difference(golden.goldens[enhancer.name], outputs, device.counters(), programs[1].parameters,
                        hardware)
     return replace(golden, cycles=watch.cycles, fault=fault, gains=enhancer.dequantise_outputs(outputs))
@@ -235,7 +239,7 @@ def costs(run: CascadeRun, seconds: float, parameters: Parameters) -> list[Casca
 
 
 def _milliseconds(run: CascadeRun, name: str, seconds: float) -> float | None:
-    return 1000 * run.cycles[name] / CLOCK_HZ / seconds if name in run.cycles else None
+    return 1000 * run.cycles.get(name, 0) / CLOCK_HZ / seconds if run.cycles else None
 
 
 def cascade_table(gated: Sequence[CascadeRow], always: Sequence[CascadeRow]) -> list[str]:

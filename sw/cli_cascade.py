@@ -27,7 +27,7 @@ from .cascade import (
 from .compile import compile_together
 from .device import Device
 from .errors import AmacrineError, DiffersError
-from .execute import SIMULATED
+from .execute import SIMULATED, check_board, load
 from .files import write_atomically
 from .layout import Parameters
 from .progress import clock
@@ -42,19 +42,23 @@ def cascade(input_path: Path, engine: str, hangover_s: float, device: Device | N
         raise AmacrineError("a cascade's costs are weight fetches, which --engine float has none of; use --engine "
                             "golden, sim or board")
     loaded, notes = load_cascade(input_path, hangover_s)
+    if device:
+        check_board(device, loaded.detection.network)
     with clock("quantising"):
         vad = quantise(loaded.detection.network, loaded.detection.calibration, silero.THRESHOLDS)
         enhancer = quantise(loaded.enhancement.network, loaded.enhancement.calibration, nsnet2.THRESHOLDS)
     gated, always = run_both(loaded, vad, enhancer, engine, device, parameters, latency)
+    fault = gated.fault or always.fault
+    bit_exact = None if engine == "golden" else fault is None
     rows = [costs(run, loaded.seconds, parameters) for run in (gated, always)]
     if out_path is not None:
         notes += write_wav(out_path, loaded.enhancement.enhanced(gated.gains), nsnet2.RATE_HZ)
     if json_path is not None:
-        write_atomically(json_path, to_json(loaded, gated, *rows).encode())
+        write_atomically(json_path, to_json(loaded, gated, bit_exact, *rows).encode())
     for text in notes:
         options.note(text)
-    click.echo("\n".join(report(loaded, gated, engine, *rows)))
-    if fault := gated.fault or always.fault:
+    click.echo("\n".join(report(loaded, gated, bit_exact, *rows)))
+    if fault:
         raise DiffersError(fault)
 
 
@@ -66,6 +70,7 @@ def run_both(loaded: Cascade, vad: QuantisedNetwork, enhancer: QuantisedNetwork,
     programs = compile_together([vad, enhancer], parameters)
     if device:
         board = f"the board {device.info.board}"
+        load(device, programs[0])       # with its progress; the cascade finds the weights there
         return (run_cascade(loaded, vad, enhancer, device, programs, board),
                 run_always(loaded, enhancer, device, programs, board))
     with clock("building the simulation, once"):
@@ -75,20 +80,21 @@ def run_both(loaded: Cascade, vad: QuantisedNetwork, enhancer: QuantisedNetwork,
                 run_always(loaded, enhancer, simulation, programs, SIMULATED, lambda: simulation.cycles))
 
 
-def report(loaded: Cascade, gated: CascadeRun, engine: str, *rows: list[CascadeRow]) -> list[str]:
-    """Lines: what was heard, what it cost, and whether the hardware was right."""
+def report(loaded: Cascade, gated: CascadeRun, bit_exact: bool | None, *rows: list[CascadeRow]) -> list[str]:
+    """Lines: what was heard, what it cost, and whether the hardware was right, if there was any."""
     segments = silero.segments(gated.speech)
     heard = [f"speech from {start:.2f} s to {end:.2f} s" for start, end in segments] or ["no speech"]
     opened = (f"gate open {gated.opened.mean():.1%} of {loaded.seconds:.1f} s, hang-over {loaded.hangover} frames of "
               "32 ms")
-    equal = [] if engine == "golden" else [
-        "equal to golden model: " + ("NO" if gated.fault else "yes, every output and count of both networks")]
+    equal = [] if bit_exact is None else [
+        "equal to golden model: " + ("yes, every output and count of both networks" if bit_exact else "NO")]
     return [*heard, "", opened, *cascade_table(*rows), *equal]
 
 
-def to_json(loaded: Cascade, gated: CascadeRun, gated_rows: list[CascadeRow], always_rows: list[CascadeRow]) -> str:
+def to_json(loaded: Cascade, gated: CascadeRun, bit_exact: bool | None, gated_rows: list[CascadeRow],
+            always_rows: list[CascadeRow]) -> str:
     """The figures as a JSON object."""
     return json.dumps({
         "seconds": loaded.seconds, "hangover_frames": loaded.hangover, "gate_open": float(gated.opened.mean()),
-        "bit_exact": gated.fault is None if gated.cycles else None,
+        "bit_exact": bit_exact,
         "gated": [asdict(row) for row in gated_rows], "always": [asdict(row) for row in always_rows]}, indent=2) + "\n"

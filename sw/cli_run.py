@@ -14,7 +14,7 @@ from .cascade import HANGOVER_S
 from .cli_cascade import cascade
 from .device import Device
 from .errors import AmacrineError, DiffersError
-from .execute import Execution, execute_board, execute_float, execute_golden, execute_simulated
+from .execute import Execution, check_board, execute_board, execute_float, execute_golden, execute_simulated
 from .extras import need
 from .files import check_writable, write_atomically
 from .layout import Parameters
@@ -51,7 +51,7 @@ GATEWARE: dict[str, dict[str, int]] = {SILERO: silero.GATEWARE, CASCADE: silero.
 @click.option("--picture", "picture_path", type=options.FILE, metavar="FILE.png",
               help="Draw spectrograms and weight fetches (nsnet2), or the probability of speech (silero-vad).")
 @click.option("--frames", type=click.IntRange(min=1), metavar="N", help="Only the first N frames.")
-@click.option("--hangover", "hangover_s", type=click.FloatRange(min=0), default=HANGOVER_S, show_default=True,
+@click.option("--hangover", "hangover_s", type=options.Seconds(), default=HANGOVER_S, show_default=True,
               metavar="S", help="Seconds for which the gate stays open after the last speech (cascade only).")
 @options.pes
 @options.parameter
@@ -100,6 +100,8 @@ def run(ctx: click.Context, model: str, input_path: Path, out_path: Path | None,
     workload, notes = load(model, input_path, calibration, reference_path, frames, picture_path, engine)
     check_threshold_names(workload.network, thresholds)
     device = ctx.with_resource(Device.open(port, baud, timeout)) if port is not None else None
+    if device:
+        check_board(device, workload.network)
     parameters = device.info.parameters if device else chosen
     trace = picture_path is not None and model == NSNET2
     if engine == "float":

@@ -11,8 +11,10 @@ import numpy as np
 from amacrine.sim.engine import SimulatedEngine, SimulatedRun
 
 from .compile import compile_network
+from .conv import Conv
 from .conv_counts import PassCounts, expected_passes
 from .device import Device
+from .errors import MisfitError
 from .golden import Golden, GoldenRun
 from .layout import Parameters
 from .network import Network
@@ -41,7 +43,7 @@ def run_golden(network: QuantisedNetwork, inputs: np.ndarray, trace: bool = Fals
     """The golden model's run of int16 inputs (T, n_inputs) from the start of a sequence."""
     golden, parts = Golden(network), []
     with bar("golden model", len(inputs)) as progress:
-        for start in range(0, len(inputs), CHUNK):
+        for start in range(0, max(1, len(inputs)), CHUNK):      # one part at least, of no steps
             parts.append(golden.run(inputs[start : start + CHUNK], trace))
             progress.update(len(parts[-1].outputs))
     return GoldenRun(
@@ -123,6 +125,13 @@ def execute_board(workload: Workload, network: QuantisedNetwork, device: Device,
                     bit_exact=fault is None, wall_seconds=run.seconds, board=device.info.board,
                     link=device.link_statistics())
     return Execution(outputs, stats, golden, fault)
+
+
+def check_board(device: Device, network: Network) -> None:
+    """Refuse a board that lacks an engine which the network needs, before other work is done for it."""
+    if device.info.parameters.conv is None and any(isinstance(layer, Conv) for layer in network.layers):
+        raise MisfitError(f"the board {device.info.board} has no CNN engine, which the convolutions of "
+                          f"{network.name} need; use a board with one, such as ulx3s-cnn, or --engine golden or sim")
 
 
 def load(device: Device, program: Program) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,20 @@ from .protocol import BAUD
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 FILE = click.Path(path_type=Path)
+
+
+class Seconds(click.FloatRange):
+    """Seconds, a day at most; click itself lets NaN through every range."""
+
+    def __init__(self, min_open: bool = False):
+        super().__init__(min=0, min_open=min_open, max=24 * 60 * 60)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds = float(super().convert(value, param, ctx))
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+        return seconds
+
 
 theta: Decorator = click.option(
     "--theta", metavar="Θ", help="Thresholds, such as 0.1 for all, or gru1.input=0.1,gru2=26lsb,recurrent=0.05. "
@@ -40,7 +55,7 @@ port: Decorator = click.option(
 baud: Decorator = click.option(
     "--baud", type=click.IntRange(min=1), default=BAUD, show_default=True, help="The board's baud rate.")
 timeout: Decorator = click.option(
-    "--timeout", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True, metavar="S",
+    "--timeout", type=Seconds(min_open=True), default=1.0, show_default=True, metavar="S",
     help="Seconds without an answer after which the board is asked again, 10 times in all.")
 json_file: Decorator = click.option(
     "--json", "json_path", type=FILE, metavar="FILE", help="Also write the figures as JSON.")

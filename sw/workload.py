@@ -94,7 +94,7 @@ class Enhancement(Workload):
 def load_enhancement(
     path: Path, reference_path: Path | None, frames: int | None = None
 ) -> tuple[Enhancement, list[str]]:
-    """NSNet2 with a noisy recording, at most ``frames`` frames of it; and notes on conversions."""
+    """`enhancement` with a noisy recording, at most ``frames`` frames of it; and notes on conversions."""
     noisy, notes = read_wav(path, nsnet2.RATE_HZ)
     reference = None
     if reference_path is not None:
@@ -106,9 +106,14 @@ def load_enhancement(
     if frames is not None and reference is not None:
         reference = reference[: frames * nsnet2.HOP_LENGTH]
         si_sdr(noisy, reference)  # perhaps it begins with silence
+    return enhancement(noisy, reference), notes
+
+
+def enhancement(noisy: np.ndarray, reference: np.ndarray | None = None) -> Enhancement:
+    """NSNet2 with noisy samples (n,) at 16 kHz, and the clean ones, if there are."""
     spectrum, features = nsnet2.features(noisy)
     network = load_onnx(nsnet2.model_path())
-    return Enhancement(network, features, nsnet2.calibration_features(), noisy, spectrum, reference), notes
+    return Enhancement(network, features, nsnet2.calibration_features(), noisy, spectrum, reference)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,11 +137,16 @@ class Detection(Workload):
 
 
 def load_detection(path: Path, frames: int | None = None) -> tuple[Detection, list[str]]:
-    """Silero VAD with a recording, at most ``frames`` frames of it; and notes on conversions."""
+    """`detection` with a recording, at most ``frames`` frames of it; and notes on conversions."""
     samples, notes = read_wav(path, silero.RATE_HZ)
     if frames is not None:
         samples = samples[: frames * silero.HOP_LENGTH]
-    return Detection(silero.load_network(), silero.features(samples), silero.calibration_features(), samples), notes
+    return detection(samples), notes
+
+
+def detection(samples: np.ndarray) -> Detection:
+    """Silero VAD with samples (n,) at 16 kHz."""
+    return Detection(silero.load_network(), silero.features(samples), silero.calibration_features(), samples)
 
 
 def load_vectors(

@@ -1,17 +1,23 @@
 """The cascade: its gate, its frames, and the simulated hardware against both golden models."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from mock_device import MockDevice, TogetherEngine
 
+from amacrine.boards.table import find
 from amacrine.sw import cascade as cascades
+from amacrine.sw import cli_cascade, nsnet2, silero
 from amacrine.sw.audio import read_wav, write_wav
 from amacrine.sw.cascade import gate, load_cascade
 from amacrine.sw.cli import main
+from amacrine.sw.compile import compile_together
 from amacrine.sw.demo import CLIPS, RATE_HZ
 from amacrine.sw.files import package_file
+from amacrine.sw.quantise import quantise
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -78,6 +84,91 @@ def test_simulated_hardware_equals_both_golden_models(recording, tmp_path):
     names = [row["what"] for row in figures["gated"]]
     assert names == ["silero-vad", "nsnet2-20ms-baseline", cascades.SWITCHING, "in all"]
     assert all(row["milliseconds"] > 0 for row in figures["gated"] + figures["always"])
+
+
+@pytest.fixture(scope="module")
+def silence(tmp_path_factory):
+    """Half a second in which the gate never opens."""
+    path = tmp_path_factory.mktemp("cascade") / "silence.wav"
+    write_wav(path, np.zeros(8_000), RATE_HZ)
+    return path
+
+
+@pytest.mark.parametrize("engine", ["golden", "sim"])
+def test_a_gate_that_never_opens(silence, engine, tmp_path):
+    result = run(silence, "--engine", engine, "--json", tmp_path / "c.json", "--out", tmp_path / "clean.wav")
+    assert result.exit_code == 0, result.output
+    assert "no speech" in result.output and "gate open 0.0%" in result.output
+    figures = json.loads((tmp_path / "c.json").read_text())
+    vad, enhancer, *_, both = figures["gated"]
+    assert (figures["gate_open"], enhancer["frames"], enhancer["weight_bytes"]) == (0, 0, 0)
+    assert both["weight_bytes"] == vad["weight_bytes"] > 0
+    assert both["milliseconds"] is None if engine == "golden" else both["milliseconds"] == vad["milliseconds"] > 0
+    assert not read_wav(tmp_path / "clean.wav", RATE_HZ)[0].any()
+
+
+# ---- on a board -------------------------------------------------------------------------------------------
+@pytest.fixture
+def engine(recording):
+    """The golden models of both networks, as the engines of a ulx3s-cnn."""
+    loaded, _ = load_cascade(recording)
+    networks = [quantise(part.network, part.calibration, thresholds) for part, thresholds in (
+        (loaded.detection, silero.THRESHOLDS), (loaded.enhancement, nsnet2.THRESHOLDS))]
+    return TogetherEngine(networks, compile_together(networks, find("ulx3s-cnn").parameters))
+
+
+def board(engine, **options):
+    return MockDevice(engine, find("ulx3s-cnn").parameters, memory_words=1 << 24, real_words=1 << 21, **options)
+
+
+def test_a_board_is_compared_with_the_golden_models(recording, engine, tmp_path):
+    with board(engine) as device:
+        result = run(recording, "--engine", "board", "--port", device.port, "--json", tmp_path / "board.json",
+                     "--out", tmp_path / "board.wav")
+    assert result.exit_code == 0, result.output
+    assert "equal to golden model: yes, every output and count of both networks" in result.output
+    settings = [f"--parameter={name}={value}" for name, value in find("ulx3s-cnn").parameters.as_dict().items()
+                if name != "pes"]
+    assert run(recording, "--pes", 2, *settings, "--json", tmp_path / "golden.json",
+               "--out", tmp_path / "golden.wav").exit_code == 0
+    told, expected = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("board", "golden"))
+    assert told.pop("bit_exact") is True and expected.pop("bit_exact") is None
+    assert told == expected
+    assert (tmp_path / "board.wav").read_bytes() == (tmp_path / "golden.wav").read_bytes()
+
+
+def test_a_board_that_vanishes_in_the_middle(recording, engine, tmp_path):
+    with board(engine, vanish_after=80) as device:
+        result = run(recording, "--engine", "board", "--port", device.port, "--json", tmp_path / "board.json")
+    assert result.exit_code == 2 and "has vanished" in result.stderr and result.stderr.count("\n") == 1
+    assert result.stdout == "" and not (tmp_path / "board.json").exists()
+
+
+@pytest.mark.parametrize("model", ["silero-vad", "cascade"])
+def test_a_board_without_cnn_engine_is_told_before_other_work(recording, model):
+    with MockDevice() as device:
+        result = CliRunner().invoke(main, ["run", model, str(recording), "--engine", "board", "--port", device.port])
+        operations = set(device.operations)
+    assert result.exit_code == 2 and operations == {1}, result.output
+    assert result.output == ("amacrine: error: the board mock has no CNN engine, which the convolutions of silero-vad "
+                             "need; use a board with one, such as ulx3s-cnn, or --engine golden or sim\n")
+
+
+def test_a_fault_of_the_enhancer_alone_is_a_difference(silence, monkeypatch, tmp_path):
+    def faulty(*arguments):
+        return replace(cascades.run_always(*arguments), fault="it is wrong")
+
+    monkeypatch.setattr(cli_cascade, "run_always", faulty)
+    result = run(silence, "--engine", "sim", "--json", tmp_path / "c.json")
+    assert result.exit_code == 1 and "equal to golden model: NO" in result.stdout and "it is wrong" in result.stderr
+    assert json.loads((tmp_path / "c.json").read_text())["bit_exact"] is False
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "86401"])
+@pytest.mark.parametrize("option", ["--hangover", "--timeout"])
+def test_seconds_that_are_none(silence, option, seconds):
+    result = run(silence, option, seconds)
+    assert result.exit_code == 2 and f"Invalid value for '{option}'" in result.output
 
 
 @pytest.mark.parametrize("arguments", [("--engine", "float"), ("--theta", "0.1"), ("--frames", "3"),
