@@ -102,7 +102,6 @@ class Encoder(wiring.Component):
                     with m.If(self.job.mode[0]):
                         m.next = "RESTART"
                     with m.Elif(self.job.mode[1]):
-                        m.d.sync += scan.word.eq(1)     # one ahead of `index`
                         m.next = "BIAS"
                     with m.Else():
                         m.next = "SCAN"
@@ -110,8 +109,11 @@ class Encoder(wiring.Component):
                 value = Mux(index == 0, BIAS_VALUES[0], Mux(index == 1, BIAS_VALUES[1], BIAS_VALUES[2]))
                 m.d.comb += offer(kind, index, value)
                 with m.If(self.event.ready):
-                    m.d.sync += [index.eq(index + 1), scan.word.eq(scan.word + 1), kind.eq(OpKind.COLUMN)]
-                    with m.If(scan.all_issued):
+                    # Behind the first event, `scan.word` is one ahead of `index`.
+                    first = kind == OpKind.LOAD
+                    m.d.sync += [index.eq(index + 1), scan.word.eq(Mux(first, 2, scan.word + 1)),
+                                 kind.eq(OpKind.COLUMN)]
+                    with m.If(Mux(first, job.length == 1, scan.all_issued)):
                         m.next = "END"
             with m.State("RESTART"):
                 m.d.comb += offer(OpKind.RESTART)

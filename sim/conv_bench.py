@@ -38,6 +38,8 @@ LAYERS = {
     "odd channels": _layer(61, 28, 3, 67), "first": _layer(3, 56, 3, 64),
     "depthwise": _layer(64, 28, 3, groups=64), "one channel": _layer(64, 28, 3, 1),
 }
+LARGE = {"3x3, 224": _layer(64, 224, 3)}
+"""Only with maps in external memory, and only if asked for: 20.5 MB of them."""
 VGG19_ROWS = 14
 #: VGG19's convolutions (Simonyan, Zisserman, ICLR 2015, table 1): all columns and VGG19_ROWS rows of the maps, so that
 #: two inputs and the result fit into feature memory

@@ -85,14 +85,14 @@ def cnn(zeros: tuple[float, ...], names: tuple[str, ...], vgg19: bool, macs: int
     dense peak are all that an engine without zero-skipping would make. Every result is compared with the
     golden model. Takes some minutes.
     """
-    from amacrine.sim.conv_bench import LAYERS, VGG19, VGG19_ZEROS, measure, vgg19_times
+    from amacrine.sim.conv_bench import LARGE, LAYERS, VGG19, VGG19_ZEROS, measure, vgg19_times
 
     check_tools()
     if json_path is not None:
         check_writable(json_path)
-    table = VGG19 if vgg19 else LAYERS
+    table = VGG19 if vgg19 else LAYERS | (LARGE if external else {})
     if unknown := set(names) - set(table):
-        raise AmacrineError(f"there is no layer {min(unknown)!r} to measure; choose from {', '.join(table)}")
+        raise AmacrineError(f"there is no layer {min(unknown)!r} to measure; choose from {'; '.join(table)}")
     cases = [(name, 0.0 if name == "conv1_1" else VGG19_ZEROS) for name in names or VGG19] if vgg19 else \
         list(product(names or LAYERS, zeros))
     rows: list[dict[str, Any]] = []

@@ -319,5 +319,5 @@ def test_the_real_process_shows_no_traceback(folder):
 
 
 def test_a_layer_that_the_cnn_bench_does_not_have(tmp_path):
-    assert "there is no layer 'nonsense' to measure; choose from 3x3, 56, " in refused(
+    assert "there is no layer 'nonsense' to measure; choose from 3x3, 56; " in refused(
         tmp_path, "bench", "cnn", "--layer", "nonsense")
