@@ -210,7 +210,9 @@ def test_nothing_on_the_line_wedges_it(board):
 @contextmanager
 def served():
     """`amacrine simulate` in a process of its own; gives its port."""
-    with subprocess.Popen([*COMMAND, "simulate", "ulx3s", "--json"], stdout=subprocess.PIPE, text=True) as process:
+    # A shell's background jobs, and all that they start, ignore SIGINT; this one must not.
+    with subprocess.Popen([*COMMAND, "simulate", "ulx3s", "--json"], stdout=subprocess.PIPE, text=True,
+                          preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) as process:
         try:
             assert process.stdout is not None
             yield json.loads(process.stdout.readline())["port"]
