@@ -127,8 +127,10 @@ def test_interrupt_signal_ends_the_real_process():
         "cli.COMMANDS['wait'] = ('waiting:wait', 'Wait.')\n"
         "cli.main(['wait'])\n"
     )
+    # A shell's background jobs, and all that they start, ignore SIGINT; this one must not.
     process = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     )
     assert process.stdout.readline() == "waiting\n"
     process.send_signal(signal.SIGINT)
