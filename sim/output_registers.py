@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-PORT_BITS = 18
 PSEUDO_DUAL_WIDTH = 36
 """With this width the outputs of both ports are one word, read with the clock of port B."""
 
